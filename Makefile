@@ -1,0 +1,50 @@
+# Every target sets up what it needs: a virtual environment in .venv with the tested versions.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help demo test test-slow check lint types wheel-demo bench format clean
+
+help:           ## Show the targets
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e '.[demo,dev]'
+	touch $@
+
+demo: $(READY)        ## Encode four real clips with the demo model, print the table, verify the store
+	rm -rf demo-out
+	$(BIN)/dyntok demo --out demo-out
+	$(BIN)/dyntok verify demo-out
+
+test: $(READY)        ## Run the tests
+	$(BIN)/python -m pytest -q
+
+test-slow: $(READY)   ## Run the slow tests too
+	$(BIN)/python -m pytest -q -m 'not gpu'
+
+check: $(READY) lint types test    ## Lint, types and tests
+
+lint: $(READY)        ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)       ## Check types
+	$(BIN)/mypy
+
+format: $(READY)      ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel-demo: $(READY)  ## Build the wheel and run the demo from it in a foreign folder
+	PYTHON=$(BIN)/python bash tests/wheel_demo.sh
+
+bench: $(READY)       ## Run the benchmarks
+	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:          ## Remove what the targets made
+	rm -rf $(VENV) demo-out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

