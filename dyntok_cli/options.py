@@ -1,0 +1,159 @@
+"""Arguments and flags that several commands share, and the flags of the settings of a run.
+
+`SETTINGS` has one flag for every field of `EncodeConfig`, under the same name. It repeats their types because the
+config module imports pydantic, which would make `--help` slow; a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout in place of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+# Read by main.run, which has to know it even where parsing the other flags fails.
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT",
+        show_default=False,
+        help="Files, folders, globs, manifests (.jsonl, .csv, .parquet) or tars of videos.",
+    ),
+]
+Store = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of a store.", show_default=False)]
+ConfigFile = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE.yaml", help="YAML file of settings. Flags override it."),
+]
+
+SIZES = frozenset({"shard_size", "decode_memory"})
+
+SETTINGS: dict[str, Any] = {
+    "model": Annotated[
+        str | None, typer.Option("--model", help="HF hub id, local checkpoint folder, or `demo`. Required.")
+    ],
+    "revision": Annotated[
+        str | None, typer.Option("--revision", help="Branch, tag or commit of a hub model.")
+    ],
+    "space": Annotated[
+        Literal["llm", "vision"] | None,
+        typer.Option("--space", help="Store projected tokens (llm, default) or tower features (vision)."),
+    ],
+    "precision": Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"] | None,
+        typer.Option("--precision", help="Arithmetic of the model; auto is float32 on CPUs, else bfloat16."),
+    ],
+    "compile": Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the model with torch.compile.")
+    ],
+    "frames": Annotated[
+        int | None, typer.Option("--frames", help="Frames a video, spread uniformly. [default: 32]")
+    ],
+    "fps": Annotated[
+        float | None, typer.Option("--fps", help="Frames a second of video, instead of --frames.")
+    ],
+    "max_frames": Annotated[
+        int | None, typer.Option("--max-frames", help="With --fps: above it, this many uniformly.")
+    ],
+    "thresholds": Annotated[
+        str | None,
+        typer.Option(
+            "--thresholds",
+            metavar="T,T,...",
+            help="Similarity thresholds. The largest is stored, all others follow from it. "
+            "[default: 0.4,0.45,0.5,0.55,0.6]",
+        ),
+    ],
+    "format": Annotated[
+        Literal["webdataset", "zarr"] | None,
+        typer.Option("--format", help="Shards as tars (webdataset, default) or Zarr v3 groups."),
+    ],
+    "layout": Annotated[
+        Literal["nested", "explicit"] | None,
+        typer.Option(
+            "--layout", help="Store the finest threshold (nested, default), or each one (explicit)."
+        ),
+    ],
+    "dtype": Annotated[
+        Literal["bfloat16", "float16", "float32", "int8"] | None,
+        typer.Option("--dtype", help="Of stored tokens. [default: bfloat16]"),
+    ],
+    "shard_size": Annotated[
+        str | None,
+        typer.Option("--shard-size", metavar="SIZE", help="Aimed size of a shard. [default: 1GB]"),
+    ],
+    "batch_size": Annotated[
+        int | None, typer.Option("--batch-size", help="Frames per forward pass. [default: 16]")
+    ],
+    "decoder": Annotated[
+        Literal["auto", "decord", "pyav"] | None,
+        typer.Option("--decoder", help="auto (default) takes one that is exact on the file."),
+    ],
+    "max_pixels": Annotated[
+        int | None, typer.Option("--max-pixels", help="Largest width x height that is decoded.")
+    ],
+    "max_seconds": Annotated[
+        float | None, typer.Option("--max-seconds", help="Longest video that is decoded.")
+    ],
+    "full_fingerprint": Annotated[
+        bool | None,
+        typer.Option(
+            "--full-fingerprint/--no-full-fingerprint",
+            help="Fingerprint inputs by their whole content, not by head and tail.",
+        ),
+    ],
+    "executor": Annotated[
+        Literal["auto", "local"] | None, typer.Option("--executor", help="Where the shards are computed.")
+    ],
+    "device": Annotated[
+        str | None,
+        typer.Option("--device", help="auto, cpu, mps, cuda or cuda:N. [default: auto]"),
+    ],
+    "decode_workers": Annotated[
+        int | None,
+        typer.Option("--decode-workers", help="Decode processes; 0 (default) is one per core, at most 16."),
+    ],
+    "decode_timeout_s": Annotated[
+        float | None,
+        typer.Option(
+            "--decode-timeout",
+            "--decode-timeout-s",
+            metavar="SECONDS",
+            help="Longest decode of one video. [default: 300]",
+        ),
+    ],
+    "decode_memory": Annotated[
+        str | None,
+        typer.Option("--decode-memory", metavar="SIZE", help="Memory of one decode process. [default: 4GiB]"),
+    ],
+    "fail_fast": Annotated[
+        bool | None,
+        typer.Option("--fail-fast/--no-fail-fast", help="Stop at the first failed video."),
+    ],
+}
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def with_settings(function: Function) -> Function:
+    """Give a command the flags of `SETTINGS`; those that were given arrive as the dict `settings`."""
+    signature = inspect.signature(function, eval_str=True)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "settings"]
+    flags = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in SETTINGS.items()
+    ]
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        given = {name: value for name in SETTINGS if (value := values.pop(name)) is not None}
+        return function(settings=given, **values)
+
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    command.__signature__ = signature.replace(parameters=[*keyword_only, *flags])  # type: ignore[attr-defined]
+    return cast(Function, command)

@@ -1,0 +1,66 @@
+"""The one place that prints. stdout carries data; notes, warnings, errors and hints go to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from dyntok_cli.tables import printable
+
+
+class Output:
+    """How one invocation of a command talks.
+
+    `json`: reports are one JSON document on stdout, in place of text. `quiet`: no progress and no notes; reports,
+    warnings and errors stay.
+    """
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+        self.json = json
+        self.quiet = quiet
+
+    @property
+    def shows_bars(self) -> bool:
+        """Whether a progress bar makes sense: stderr is a terminal, and nobody asked for quiet."""
+        return not self.quiet and sys.stderr.isatty()
+
+    def report(self, document: Mapping[str, Any], text: str) -> None:
+        """The result of a command: `document` with --json, else `text`."""
+        if self.json:
+            _write(sys.stdout, json.dumps(document, indent=2))
+        else:
+            _write(sys.stdout, text)
+
+    def note(self, text: str) -> None:
+        """Something worth knowing that is no data."""
+        if not self.quiet:
+            _write(sys.stderr, text)
+
+    def hint(self, text: str) -> None:
+        """The command to run next."""
+        self.note(f"\nhint: {text}")
+
+    def warn(self, text: str) -> None:
+        """Something that should not be missed, quiet or not."""
+        _write(sys.stderr, f"warning: {text}")
+
+
+def print_text(text: str) -> None:
+    """Data that has one form only, on stdout."""
+    _write(sys.stdout, text)
+
+
+def print_error(message: str, hint: str | None) -> None:
+    """`error: what happened`, a blank line, `hint: what mends it`."""
+    _write(sys.stderr, f"error: {message}")
+    if hint:
+        _write(sys.stderr, f"\nhint: {hint}")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write a line. Names come from untrusted files: what a terminal would obey or cannot show is escaped."""
+    encoding = stream.encoding or "utf-8"
+    stream.write(printable(text, keep="\n").encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()

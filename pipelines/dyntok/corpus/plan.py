@@ -1,0 +1,204 @@
+"""Read access to `plan.parquet`: which videos make up which shard."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dyntok.corpus import access
+from dyntok.corpus.compare import PlanDifference, compare
+from dyntok.corpus.items import CorpusItem
+from dyntok.errors import DamageError, StoreError, StoreVersionError
+from dyntok.records import PlanEntry, SourceRef
+
+PLAN_VERSION = 1
+VERSION_KEY = b"dyntok.plan"
+SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.int32(), nullable=False),
+        pa.field("position", pa.int32(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("offset", pa.int64()),
+        pa.field("length", pa.int64()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("fingerprint", pa.string()),
+        pa.field("extra", pa.string(), nullable=False),
+        pa.field("attempt", pa.int16(), nullable=False),
+    ],
+    metadata={VERSION_KEY: str(PLAN_VERSION).encode()},
+)
+
+_CACHED_GROUPS = 2
+
+
+class Plan:
+    """A frozen plan. Rows stay in the file (memory-mapped when local) and are decoded by row group.
+
+    A shard is a contiguous range of rows; shards are numbered without gaps. An id has one row for its first
+    attempt and one more, in a later shard, for each retry.
+    """
+
+    def __init__(self, parquet: pq.ParquetFile, name: str) -> None:
+        self._parquet = parquet
+        self._name = name
+        self._lock = threading.Lock()
+        self._groups: dict[int, pa.Table] = {}
+        _check_schema(parquet.schema_arrow, name)
+        sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+        self._group_starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        columns = parquet.read(columns=["shard", "attempt"])
+        shard = columns["shard"].to_numpy()
+        steps = np.diff(shard)
+        if not len(shard) or ((steps != 0) & (steps != 1)).any():
+            raise DamageError(f"{name}: the shards of the plan are not in order", hint="restore the file")
+        self._shard_starts = np.concatenate([[0], np.flatnonzero(steps) + 1, [len(shard)]])
+        self._first_shard = int(shard[0])
+        self.rows = len(shard)
+        self.videos = int(np.count_nonzero(columns["attempt"].to_numpy() == 1))
+
+    @classmethod
+    def open(cls, source: str | os.PathLike[str] | bytes | BinaryIO) -> Plan:
+        """Open a plan by path, fsspec URL, file object or content.
+
+        Raises `DamageError` for what is no plan, `StoreVersionError` for a newer one, `StoreError` if it cannot
+        be read.
+        """
+        name, where = "plan.parquet", source
+        try:
+            if isinstance(source, bytes):
+                where = pa.BufferReader(source)
+            elif isinstance(source, (str, os.PathLike)):
+                path = os.fspath(source)
+                name = access.redact(path)
+                where = path if access.url_protocol(path) is None else access.open_binary(path)
+            return cls(pq.ParquetFile(where, memory_map=isinstance(where, str)), name)
+        except pa.ArrowException as error:
+            raise DamageError(f"{name} is no readable plan: {error}", hint="restore the file") from error
+        except access.read_errors() as error:
+            raise StoreError(
+                f"cannot read {name}: {access.describe(error)}", hint="check the path"
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._groups.clear()
+        self._parquet.close()
+
+    def __enter__(self) -> Plan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def shard_numbers(self) -> range:
+        """The numbers of the shards."""
+        return range(self._first_shard, self._first_shard + self.shards)
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return len(self._shard_starts) - 1
+
+    def shard(self, shard: int) -> list[PlanEntry]:
+        """The entries of a shard in order of position. Raises `IndexError` for a shard that is not there."""
+        if shard not in self.shard_numbers:
+            raise IndexError(f"the plan has shards {self.shard_numbers}, not {shard}")
+        start, stop = self._shard_starts[shard - self._first_shard : shard - self._first_shard + 2]
+        entries = self._rows(int(start), int(stop))
+        if [entry.position for entry in entries] != list(range(len(entries))):
+            raise DamageError(f"{self._name}: the positions in shard {shard} are not in order")
+        return entries
+
+    def entry(self, row: int) -> PlanEntry:
+        """One row."""
+        return self._rows(row, row + 1)[0]
+
+    def entries(self) -> Iterator[PlanEntry]:
+        """Every row, in order."""
+        for start, stop in zip(self._group_starts[:-1], self._group_starts[1:], strict=True):
+            yield from self._rows(int(start), int(stop))
+
+    def latest_attempts(self) -> Iterator[PlanEntry]:
+        """One entry an id, in order of the plan: that of the highest attempt. Memory grows with the retries."""
+        attempts: dict[str, int] = {}
+        for batch in self.column_batches("id", "attempt"):
+            retried = batch.filter(pc.greater(batch["attempt"], 1))
+            for video_id, attempt in zip(*(column.to_pylist() for column in retried.columns), strict=True):
+                attempts[video_id] = max(attempt, attempts.get(video_id, 1))
+        return (entry for entry in self.entries() if entry.attempt == attempts.get(entry.id, 1))
+
+    def compare(
+        self, items: Iterable[CorpusItem], *, fingerprint_jobs: int = 8, full_fingerprint: bool = False
+    ) -> PlanDifference:
+        """How a fresh listing differs from the plan, by content; fingerprints follow the scheme of the plan.
+
+        `full_fingerprint` demands that the plan was made with full fingerprints: raises `StoreMismatchError` if
+        it was not. Raises `InputError` for an id that is listed twice.
+        """
+        return compare(self, items, jobs=fingerprint_jobs, full=full_fingerprint)
+
+    def column_batches(self, *names: str) -> Iterator[pa.Table]:
+        """Some columns, row group by row group."""
+        for group in range(self._parquet.num_row_groups):
+            with self._lock:
+                table = self._parquet.read_row_group(group, columns=list(names))
+            yield table.select(list(names))
+
+    def groups(self) -> Iterator[pa.Table]:
+        """Whole row groups, as they were written."""
+        for group in range(self._parquet.num_row_groups):
+            yield self._group(group)
+
+    def _group(self, group: int) -> pa.Table:
+        with self._lock:
+            table = self._groups.pop(group, None)
+            if table is None:
+                table = self._parquet.read_row_group(group)
+            self._groups[group] = table
+            while len(self._groups) > _CACHED_GROUPS:
+                del self._groups[next(iter(self._groups))]
+            return table
+
+    def _rows(self, start: int, stop: int) -> list[PlanEntry]:
+        entries: list[PlanEntry] = []
+        while start < stop:
+            group = int(np.searchsorted(self._group_starts, start, side="right")) - 1
+            low, high = int(self._group_starts[group]), int(self._group_starts[group + 1])
+            entries += _entries(self._group(group).slice(start - low, min(stop, high) - start))
+            start = min(stop, high)
+        return entries
+
+
+def _entries(table: pa.Table) -> list[PlanEntry]:
+    columns: list[list[Any]] = [table[name].to_pylist() for name in SCHEMA.names]
+    return [
+        PlanEntry(
+            shard, position, video_id, source, SourceRef(path, offset, length), size, print_, extra, attempt
+        )
+        for shard, position, video_id, source, path, offset, length, size, print_, extra, attempt in zip(
+            *columns, strict=True
+        )
+    ]
+
+
+def _check_schema(schema: pa.Schema, name: str) -> None:
+    version = (schema.metadata or {}).get(VERSION_KEY, b"")
+    if not version.isdigit():
+        raise DamageError(f"{name} is no plan of dyntok", hint="name the plan.parquet of a store")
+    if int(version) > PLAN_VERSION:
+        raise StoreVersionError(
+            f"{name} is a plan of version {int(version)}, this dyntok reads up to {PLAN_VERSION}",
+            hint="pip install --upgrade dyntok",
+        )
+    if not schema.equals(SCHEMA):
+        raise DamageError(f"{name}: the plan's columns are not those of version {PLAN_VERSION}")

@@ -1,0 +1,220 @@
+"""Random access to a store by id: `dyntok.open`."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dyntok.errors import StoreError, UsageError
+from dyntok.merging import (
+    MarkerMode,
+    VideoTokens,
+    coarsen,
+    marker_count,
+    plan_from_similarity,
+    threshold_for_budget,
+)
+from dyntok.store import (
+    DatasetInfo,
+    ShardReader,
+    StoreIndex,
+    StoreRoot,
+    VideoHead,
+    as_torch,
+    open_shard_reader,
+    parse_safetensors,
+)
+from dyntok.store.names import MARKER_FILE
+
+OPEN_SHARDS = 16
+TORCH_DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "int8": torch.bfloat16,
+}
+
+
+def open_store(url: str | os.PathLike[str]) -> Store:
+    """Open a store for reading: a folder or an fsspec URL. Nothing but the index is read yet.
+
+    Raises:
+        StoreError: there is no store, or its run is not finished.
+        StoreVersionError: a newer dyntok wrote it.
+    """
+    root = StoreRoot.open(os.fspath(url))
+    return Store(root, DatasetInfo.load(root), StoreIndex.open(root))
+
+
+class Store:
+    """A mapping of ids to videos. Holds the index and a few open shards; safe to use from one thread at a time.
+
+    Only videos that were encoded are in it; asking for a failed one says why it failed.
+    """
+
+    def __init__(self, root: StoreRoot, info: DatasetInfo, index: StoreIndex) -> None:
+        self.root = root
+        self.info = info
+        self.index = index
+        self._readers: OrderedDict[int, ShardReader] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.index.done)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def __contains__(self, video_id: object) -> bool:
+        try:
+            _, row = self.index.row(self.index.position(str(video_id)))
+        except KeyError:
+            return False
+        return row.status == "done"
+
+    def __getitem__(self, video_id: str) -> StoredVideo:
+        shard, row = self.index.row(self.index.position(video_id))
+        if row.status != "done":
+            raise StoreError(
+                f"{video_id} is not in the store: {row.status}: {row.error_class}: {row.error}",
+                hint="`dyntok encode ... --retry-failed` tries failed videos again",
+            )
+        return StoredVideo(self, shard, row.row)
+
+    def __repr__(self) -> str:
+        return f"Store({self.root.url!r}, videos={len(self)}, threshold={self.info.stored_threshold:g})"
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the encoded videos, in the order of the plan."""
+        chosen: list[str] = self.index.ids.take(self.index.done).to_pylist()
+        return chosen
+
+    @property
+    def row_marker(self) -> Tensor | None:
+        """The model's row marker (`image_newline`), `[D_llm]` float32; None if the model has none."""
+        if not self.root.exists(MARKER_FILE):
+            return None
+        data = self.root.read_bytes(MARKER_FILE, 2**24)
+        return as_torch(parse_safetensors(data, self.root.where(MARKER_FILE))["row_marker"], "float32")
+
+    def reader(self, shard: int) -> ShardReader:
+        """The shard's reader; the most recently used ones stay open."""
+        if shard in self._readers:
+            self._readers.move_to_end(shard)
+        else:
+            self._readers[shard] = open_shard_reader(self.root, self.info, shard)
+            if len(self._readers) > OPEN_SHARDS:
+                self._readers.popitem(last=False)
+        return self._readers[shard]
+
+
+class StoredVideo:
+    """One encoded video. Reads its similarity map when first needed, and tokens only in `at`."""
+
+    def __init__(self, store: Store, shard: int, row: int) -> None:
+        self._store = store
+        self._shard = shard
+        self._row = row
+        self._head: VideoHead | None = None
+
+    @property
+    def head(self) -> VideoHead:
+        """Everything but the tokens, as stored."""
+        if self._head is None:
+            self._head = self._store.reader(self._shard).head(self._row)
+        return self._head
+
+    @property
+    def id(self) -> str:
+        return self.head.id
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The sample's JSON: source, model, sampling, the manifest's columns."""
+        return self.head.meta
+
+    @property
+    def frame_count(self) -> int:
+        return self.head.frame_count
+
+    @property
+    def similarity(self) -> Tensor:
+        """`[T, R, C]` float32, -inf in column 0."""
+        return torch.from_numpy(np.array(self.head.similarity))
+
+    def at(
+        self,
+        threshold: float | None = None,
+        *,
+        budget: int | None = None,
+        frames: int | None = None,
+        markers: MarkerMode = "row",
+    ) -> VideoTokens:
+        """Tokens at a threshold, or at the largest threshold that meets a budget.
+
+        Args:
+            threshold: merge where similarity > threshold; by default the stored one. With `budget`, an upper bound.
+            budget: most tokens and markers together, counted exactly.
+            frames: a uniform subset of so many of the stored frames; only their bytes are read.
+            markers: which markers count towards the budget: one a `row`, a `frame`, a `video`, or `none`.
+
+        Returns:
+            `VideoTokens`; int8 stores give bfloat16, others the stored dtype.
+
+        Raises:
+            UsageError: the threshold lies above the stored one, where tokens cannot be split again.
+            MergeError: even one token a row exceeds the budget.
+        """
+        stored = self._store.info.stored_threshold
+        if threshold is not None and threshold > stored:
+            raise UsageError(
+                f"{self.id} is stored at threshold {stored:g}; {threshold:g} lies above it",
+                hint=f"encode again with --thresholds up to {threshold:g}, or ask for at most {stored:g}",
+            )
+        chosen = stored if threshold is None else threshold
+        positions = self._positions(frames)
+        if budget is not None:
+            similarity = torch.from_numpy(np.array(self.head.similarity[positions]))
+            rows = self.head.grid.rows
+            chosen = threshold_for_budget(
+                similarity, budget, marker_count(markers, len(positions), rows), at_most=chosen
+            )
+        return self._read(positions, chosen, whole=frames is None)
+
+    def _positions(self, frames: int | None) -> np.ndarray[Any, np.dtype[np.int64]]:
+        total = self.frame_count
+        if frames is None or frames >= total:
+            return np.arange(total)
+        if frames < 1:
+            raise UsageError(f"frames must be at least 1, got {frames}")
+        return np.linspace(0, total - 1, frames).astype(np.int64)
+
+    def _read(
+        self, positions: np.ndarray[Any, np.dtype[np.int64]], threshold: float, whole: bool
+    ) -> VideoTokens:
+        info, head = self._store.info, self.head
+        level = self._store.reader(self._shard).level(self._row, 0, None if whole else positions)
+        similarity = torch.from_numpy(np.array(head.similarity[positions]))
+        tokens = as_torch(level.tokens, info.dtype)
+        if level.token_scale is not None:
+            tokens = tokens.float() * torch.from_numpy(np.array(level.token_scale))[:, None]
+        plan = plan_from_similarity(similarity, info.stored_threshold)
+        if threshold < info.stored_threshold:
+            coarse = plan_from_similarity(similarity, threshold)
+            tokens, plan = coarsen(tokens, plan, coarse), coarse
+        return VideoTokens(
+            tokens=tokens.to(TORCH_DTYPES[info.dtype]),
+            group_size=plan.group_size,
+            row_splits=plan.row_splits,
+            similarity=similarity,
+            grid=(head.grid.rows, head.grid.cols),
+            threshold=threshold,
+            frame_index=torch.from_numpy(head.frames.frame_index[positions].copy()),
+            frame_pts=torch.from_numpy(head.frames.frame_pts[positions].copy()),
+        )

@@ -1,0 +1,1 @@
+"""Where shards are encoded. An executor knows nothing of video: it calls the shard function."""

@@ -1,0 +1,33 @@
+"""Everything the shard function needs, in one record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dyntok.run.batch import Encoder
+from dyntok.run.progress import RunObserver, StageClock
+from dyntok.run.spool import SpoolBudget
+from dyntok.store import DatasetInfo, StoreRoot
+from dyntok.video import DecodeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """What is the same for every shard of a run.
+
+    `sample_meta` goes into every sample's JSON; `decode_workers` is a resolved number.
+    """
+
+    root: StoreRoot
+    info: DatasetInfo
+    encoder: Encoder
+    device_type: str
+    decode: DecodeSettings
+    decode_workers: int
+    batch_size: int
+    sample_meta: dict[str, Any]
+    fail_fast: bool
+    observer: RunObserver
+    clock: StageClock
+    spool_budget: SpoolBudget

@@ -1,0 +1,58 @@
+"""What a run tells whoever watches it, and where its seconds go."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from dyntok.records import VideoRow
+
+
+class RunObserver:
+    """Told of a run's progress; every method may be called from any thread and does nothing here."""
+
+    def model_loaded(self, name: str, device: str) -> None:
+        """The encoder is ready."""
+
+    def listing(self, videos: int) -> None:
+        """So many inputs were listed and fingerprinted up to now."""
+
+    def planned(self, videos: int, videos_done: int, shards: int, shards_done: int) -> None:
+        """The plan is frozen; what earlier runs did is counted as done."""
+
+    def frames(self, frames: int, patches: int, tokens: int) -> None:
+        """A batch of so many frames went through the model."""
+
+    def video(self, row: VideoRow) -> None:
+        """A video was written to its shard, or failed."""
+
+    def shard(self, shard: int, bytes_written: int) -> None:
+        """A shard was committed."""
+
+
+class StageClock:
+    """Seconds by stage, added up over threads and processes."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, stages: Mapping[str, float]) -> None:
+        with self._lock:
+            for stage, seconds in stages.items():
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Wall seconds of the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add({stage: time.perf_counter() - start})
+
+    def seconds(self) -> dict[str, float]:
+        with self._lock:
+            return dict(self._seconds)

@@ -1,0 +1,72 @@
+"""The store: its format, records, writers, readers, index, verification and conversion.
+
+Knows bytes and arrays, and nothing of videos, models or the operator's arithmetic. May import `dyntok.records`,
+`dyntok.errors`, the standard library and third-party packages.
+"""
+
+from dyntok.store.completion import (
+    CompletionRecord,
+    completed_shards,
+    failed_row,
+    iter_records,
+    plan_digest,
+)
+from dyntok.store.conversion import ConvertReport, convert
+from dyntok.store.dataset import DatasetInfo
+from dyntok.store.index import StoreIndex
+from dyntok.store.index_build import build_index
+from dyntok.store.manifest import Manifest, write_manifest
+from dyntok.store.names import (
+    FORMAT_VERSION,
+    level_suffix,
+    sample_key,
+    shard_data_path,
+    shard_name,
+    threshold_name,
+)
+from dyntok.store.reader import ShardReader, open_shard_reader, sample_of
+from dyntok.store.root import StoreRoot
+from dyntok.store.samples import LevelGroups, StoredLevel, StoredVideo, VideoHead
+from dyntok.store.tensorfile import as_torch, parse_safetensors, save_tensors
+from dyntok.store.verification import FINDING_KINDS, Finding, VerifyReport, verify
+from dyntok.store.writer import ShardContent, ShardWriter, commit_shard, open_shard_writer
+
+__all__ = [
+    "FINDING_KINDS",
+    "FORMAT_VERSION",
+    "CompletionRecord",
+    "ConvertReport",
+    "DatasetInfo",
+    "Finding",
+    "LevelGroups",
+    "Manifest",
+    "ShardContent",
+    "ShardReader",
+    "ShardWriter",
+    "StoreIndex",
+    "StoreRoot",
+    "StoredLevel",
+    "StoredVideo",
+    "VerifyReport",
+    "VideoHead",
+    "as_torch",
+    "build_index",
+    "commit_shard",
+    "completed_shards",
+    "convert",
+    "failed_row",
+    "iter_records",
+    "level_suffix",
+    "open_shard_reader",
+    "open_shard_writer",
+    "parse_safetensors",
+    "plan_digest",
+    "sample_key",
+    "sample_of",
+    "save_tensors",
+    "shard_data_path",
+    "shard_name",
+    "threshold_name",
+    "verify",
+    "write_manifest",
+]

@@ -1,0 +1,185 @@
+"""Completion records: the small JSON that makes a shard count as written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+from dyntok.errors import DamageError, StoreError
+from dyntok.records import FileDigest, PlanEntry, VideoRow
+from dyntok.store.dataset import unsign_versioned
+from dyntok.store.names import (
+    FORMAT_VERSION,
+    SHARD_FOLDER,
+    check_path,
+    record_path,
+    shard_name,
+    shard_of_record,
+)
+from dyntok.store.root import StoreRoot
+from dyntok.store.signed import canonical_json, files_from_json, files_json, sign
+
+_MAX_BYTES = 2**30
+_ROW_TYPES: dict[str, type | tuple[type, ...]] = {
+    "id": str,
+    "key": str,
+    "source": str,
+    "position": int,
+    "status": str,
+    "attempt": int,
+    "error_class": str,
+    "error": str,
+    "row": int,
+    "offset": int,
+    "nbytes": int,
+    "frames": int,
+    "seconds": (int, float),
+    "patches": int,
+    "tokens": dict,
+    "decoder": str,
+}
+DONE, FAILED, PENDING = "done", "failed", "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRecord:
+    """What a committed shard holds.
+
+    Attributes:
+        shard: its number.
+        plan_digest: `plan_digest` of the shard's plan rows, so that another plan's record is not taken for it.
+        files: every data file, paths relative to the store.
+        videos: one row per planned video, done and failed, by position.
+    """
+
+    shard: int
+    plan_digest: str
+    files: tuple[FileDigest, ...]
+    videos: tuple[VideoRow, ...]
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def done(self) -> tuple[VideoRow, ...]:
+        """Rows of the videos that the shard holds, by `row`."""
+        return tuple(sorted((video for video in self.videos if video.status == DONE), key=lambda v: v.row))
+
+    def to_bytes(self) -> bytes:
+        """The file's content; the same record gives the same bytes.
+
+        Raises StoreError for what JSON cannot hold: a time that is not finite, text that is not Unicode.
+        """
+        content = {
+            "format_version": self.format_version,
+            "shard": self.shard,
+            "plan_digest": self.plan_digest,
+            "files": files_json(self.files),
+            "videos": [_row_json(video) for video in self.videos],
+        }
+        try:
+            return sign(content)
+        except ValueError as error:
+            raise StoreError(f"the record of shard {self.shard} cannot be written: {error}") from error
+
+    def save(self, root: StoreRoot) -> None:
+        """Write the record; from then on the shard exists."""
+        root.write_atomic(record_path(self.shard), self.to_bytes())
+
+    @classmethod
+    def load(cls, root: StoreRoot, shard: int, plan_digest: str | None = None) -> CompletionRecord | None:
+        """The record of a shard; None if it is missing, torn, damaged, or of another plan.
+
+        Raises StoreVersionError for a record of a newer format, and StoreError where reading fails.
+        """
+        if not root.exists(record_path(shard)):
+            return None
+        try:
+            record = cls.load_strict(root, shard)
+        except DamageError:
+            return None
+        return None if plan_digest is not None and record.plan_digest != plan_digest else record
+
+    @classmethod
+    def load_strict(cls, root: StoreRoot, shard: int) -> CompletionRecord:
+        """The record of a shard. Raises DamageError if it is torn or damaged, StoreError if it is missing."""
+        path = record_path(shard)
+        content = unsign_versioned(root.read_bytes(path, _MAX_BYTES), root.where(path))
+        try:
+            record = cls(
+                shard=content["shard"],
+                plan_digest=content["plan_digest"],
+                files=files_from_json(content["files"]),
+                videos=tuple(_row_from_json(row) for row in content["videos"]),
+            )
+            _check_record(record, shard)
+        except (KeyError, TypeError, ValueError, StoreError) as error:
+            raise DamageError(f"{root.where(path)} is no valid completion record: {error}") from error
+        return record
+
+
+def plan_digest(entries: Iterable[PlanEntry]) -> str:
+    """sha256 (hex) of a shard's plan rows, in order. Where the bytes lie (`ref`) does not count."""
+    sha = hashlib.sha256()
+    for entry in entries:
+        row = [entry.shard, entry.position, entry.id, entry.source]
+        row += [entry.size_bytes, entry.fingerprint, entry.extra, entry.attempt]
+        sha.update(canonical_json(row) + b"\n")
+    return sha.hexdigest()
+
+
+def completed_shards(root: StoreRoot) -> tuple[int, ...]:
+    """Numbers of the shards that have a record file, rising; `CompletionRecord.load` says whether it is valid."""
+    shards = (shard_of_record(path) for path in root.list(SHARD_FOLDER))
+    return tuple(sorted(shard for shard in shards if shard is not None))
+
+
+def iter_records(root: StoreRoot) -> Iterator[CompletionRecord]:
+    """Every valid completion record, by shard; one in memory at a time."""
+    for shard in completed_shards(root):
+        record = CompletionRecord.load(root, shard)
+        if record is not None:
+            yield record
+
+
+def failed_row(entry: PlanEntry, key: str, error_class: str, error: str) -> VideoRow:
+    """The row of a video that could not be encoded."""
+    return VideoRow(
+        id=entry.id,
+        key=key,
+        source=entry.source,
+        position=entry.position,
+        status=FAILED,
+        attempt=entry.attempt,
+        error_class=error_class,
+        error=error.encode("utf-8", "backslashreplace").decode("utf-8"),
+    )
+
+
+def _row_json(row: VideoRow) -> dict[str, Any]:
+    return {field.name: getattr(row, field.name) for field in fields(VideoRow)}
+
+
+def _row_from_json(content: dict[str, Any]) -> VideoRow:
+    if content.keys() != _ROW_TYPES.keys():
+        raise ValueError("a video's row has other fields")
+    for name, kind in _ROW_TYPES.items():
+        if not isinstance(content[name], kind) or isinstance(content[name], bool):
+            raise TypeError(f"{name} of a video's row is {content[name]!r}")
+    return VideoRow(**content)
+
+
+def _check_record(record: CompletionRecord, shard: int) -> None:
+    if type(record.shard) is not int or record.shard != shard:
+        raise ValueError(f"it names shard {record.shard}")
+    for file in record.files:
+        check_path(file.path)
+        stem = f"{SHARD_FOLDER}/{shard_name(shard)}"
+        if file.path != f"{stem}.tar" and not file.path.startswith(f"{stem}.zarr/"):
+            raise ValueError(f"{file.path} is no file of this shard")
+    if [video.position for video in record.videos] != sorted({video.position for video in record.videos}):
+        raise ValueError("positions do not rise")
+    if any(video.status not in (DONE, FAILED) for video in record.videos):
+        raise ValueError("a video is neither done nor failed")
+    if [video.row for video in record.done] != list(range(len(record.done))):
+        raise ValueError("rows are not 0, 1, 2, ...")

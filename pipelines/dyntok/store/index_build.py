@@ -1,0 +1,160 @@
+"""Writing `index.parquet` from the plan and the completion records."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dyntok.records import PlanEntry, VideoRow
+from dyntok.store.completion import DONE, PENDING, CompletionRecord, plan_digest
+from dyntok.store.dataset import DatasetInfo
+from dyntok.store.index import ROW_FIELDS, TOKENS_PREFIX, StoreIndex, hash_id, index_schema
+from dyntok.store.names import INDEX_FILE, sample_key
+from dyntok.store.root import StoreRoot, explain_os_error
+
+GROUP_ROWS = 2**16
+
+
+def build_index(root: StoreRoot, entries: Iterable[PlanEntry]) -> None:
+    """Write `index.parquet`: one row per input video, in the order of first attempts.
+
+    A video that was tried again has the row of its latest attempt that has an outcome; one without any outcome is
+    `pending`. The same plan and records give the same bytes. Memory stays flat, but for what failed.
+
+    Args:
+        entries: every row of the plan, by shard and position; read once.
+    """
+    info = DatasetInfo.load(root)
+    schema = index_schema(info.thresholds)
+    scratch = root.scratch_dir() / f"{uuid.uuid4().hex}.index"
+    spool = scratch.with_suffix(".rows")
+    try:
+        with explain_os_error(root.where(INDEX_FILE), "write"):
+            _write_parquet(schema, index_batches(root, entries, schema, spool), scratch)
+        root.commit_file(scratch, INDEX_FILE)
+    finally:
+        for path in (scratch, spool):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def index_batches(
+    root: StoreRoot, entries: Iterable[PlanEntry], schema: pa.Schema, spool: Path
+) -> Iterator[pa.RecordBatch]:
+    """The rows of the index, `GROUP_ROWS` at a time. `spool` is a path for a temporary file."""
+    newer = _spool_rows(root, entries, schema, spool)
+    return _patched_batches(spool, newer, schema)
+
+
+def _spool_rows(
+    root: StoreRoot, entries: Iterable[PlanEntry], schema: pa.Schema, spool: Path
+) -> dict[int, dict[str, Any]]:
+    """Rows of all first attempts into a temporary file; returns what later attempts put in their places."""
+    unfinished: dict[str, int] = {}
+    newer: dict[int, dict[str, Any]] = {}
+    rows: list[dict[str, Any]] = []
+    count = 0
+    with pa.OSFile(str(spool), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for entry, row in _outcomes(root, entries):
+            values = _index_row(entry, row, schema)
+            if entry.attempt > 1 and entry.id in unfinished:
+                if row is not None:
+                    newer[unfinished[entry.id]] = values
+                continue
+            if row is None or row.status != DONE:
+                unfinished[entry.id] = count
+            rows.append(values)
+            count += 1
+            if len(rows) == GROUP_ROWS:
+                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+                rows = []
+        if rows:
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+    return newer
+
+
+def _outcomes(root: StoreRoot, entries: Iterable[PlanEntry]) -> Iterator[tuple[PlanEntry, VideoRow | None]]:
+    """Every plan row with its row of the completion record, None if its shard is not committed."""
+    for shard, group in groupby(entries, key=lambda entry: entry.shard):
+        planned = list(group)
+        record = CompletionRecord.load(root, shard, plan_digest(planned))
+        rows = {row.position: row for row in record.videos} if record else {}
+        for entry in planned:
+            yield entry, rows.get(entry.position)
+
+
+def _index_row(entry: PlanEntry, row: VideoRow | None, schema: pa.Schema) -> dict[str, Any]:
+    if row is None:
+        row = VideoRow(entry.id, sample_key(entry.id), entry.source, entry.position, PENDING, entry.attempt)
+    values = {name: getattr(row, name) for name in ROW_FIELDS}
+    values |= {"shard": entry.shard, "id_hash": hash_id(entry.id)}
+    for name in schema.names:
+        if name.startswith(TOKENS_PREFIX):
+            values[name] = row.tokens.get(name.removeprefix(TOKENS_PREFIX), 0)
+    return values
+
+
+def _patched_batches(
+    spool: Path, newer: dict[int, dict[str, Any]], schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    with pa.memory_map(str(spool)) as source:
+        reader = pa.ipc.open_file(source)
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            first = number * GROUP_ROWS
+            patches = {row - first: new for row, new in newer.items() if first <= row < first + GROUP_ROWS}
+            if patches:
+                rows = batch.to_pylist()
+                for position, values in patches.items():
+                    rows[position] = values
+                batch = pa.RecordBatch.from_pylist(rows, schema=schema)
+            yield batch
+
+
+def _write_parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> None:
+    with pq.ParquetWriter(path, schema, compression="zstd", version="2.6") as writer:
+        for batch in batches:
+            writer.write_table(pa.Table.from_batches([batch], schema), row_group_size=GROUP_ROWS)
+
+
+def rewrite_locations(
+    source: StoreRoot, target: StoreRoot, places: dict[int, tuple[npt.NDArray[np.int64], ...]]
+) -> None:
+    """Copy the index with other byte positions, for a store of the same videos in another shard format.
+
+    `places` maps a shard to (offset, nbytes) arrays by row.
+    """
+    index = StoreIndex.open(source)
+    scratch = target.scratch_dir() / f"{uuid.uuid4().hex}.index"
+    try:
+        with explain_os_error(target.where(INDEX_FILE), "write"):
+            _write_parquet(index.schema, _moved_batches(index, places), scratch)
+        target.commit_file(scratch, INDEX_FILE)
+    finally:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def _moved_batches(
+    index: StoreIndex, places: dict[int, tuple[npt.NDArray[np.int64], ...]]
+) -> Iterator[pa.RecordBatch]:
+    for batch in index.batches():
+        shards, rows = batch.column("shard").to_numpy(), batch.column("row").to_numpy()
+        moved = {name: np.zeros(len(rows), np.int64) for name in ("offset", "nbytes")}
+        for shard in np.unique(shards[rows >= 0]).tolist():
+            held = (shards == shard) & (rows >= 0)
+            for name, values in zip(moved, places[shard], strict=True):
+                moved[name][held] = values[rows[held]]
+        columns = [
+            pa.array(moved[name]) if name in moved else batch.column(name) for name in index.schema.names
+        ]
+        yield pa.RecordBatch.from_arrays(columns, schema=index.schema)

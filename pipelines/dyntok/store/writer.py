@@ -1,0 +1,110 @@
+"""Writing one shard, and the commit that makes it exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dyntok.errors import StoreError
+from dyntok.records import FileDigest, Sample, VideoRow
+from dyntok.store.completion import CompletionRecord
+from dyntok.store.dataset import DatasetInfo
+from dyntok.store.names import record_path, shard_data_path
+from dyntok.store.root import StoreRoot
+
+
+@dataclass(frozen=True, slots=True)
+class ShardContent:
+    """A finished shard in scratch space, ready to commit.
+
+    Attributes:
+        temporary: the tar file or the Zarr folder.
+        files: digests under the paths the files will have.
+        sample_count: videos it holds.
+    """
+
+    shard: int
+    temporary: Path
+    files: tuple[FileDigest, ...]
+    sample_count: int
+
+
+class ShardWriter(Protocol):
+    """Writes samples one by one into scratch space; nothing shows in the store before `commit_shard`."""
+
+    def add(
+        self,
+        sample: Sample,
+        *,
+        position: int,
+        source: str,
+        attempt: int = 1,
+        seconds: float = 0.0,
+        decoder: str = "",
+    ) -> VideoRow:
+        """Append one video and return its row of the completion record, all fields set.
+
+        Token chunks are read once and never held together. If it raises, for whatever reason (the iterable of
+        chunks included), the shard is as it was before and the next video can be added.
+
+        Raises:
+            StoreError: the sample is not what the store announces, or writing failed (path and remedy named).
+            VideoError: `non_finite` tokens.
+        """
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes written so far, about."""
+
+    def finish(self) -> ShardContent:
+        """Close the shard. Nothing can be added afterwards."""
+
+    def abort(self) -> None:
+        """Drop everything written. Harmless after `finish` and `commit_shard`, and when called twice."""
+
+
+def open_shard_writer(root: StoreRoot, info: DatasetInfo, shard: int) -> ShardWriter:
+    """Writer for a shard in the store's format. Temporary files go to `root.scratch_dir()`."""
+    if info.shard_format == "zarr":
+        from dyntok.store.zarr_writer import ZarrShardWriter
+
+        return ZarrShardWriter(root, info, shard)
+    from dyntok.store.tar_writer import TarShardWriter
+
+    return TarShardWriter(root, info, shard)
+
+
+def commit_shard(
+    root: StoreRoot,
+    info: DatasetInfo,
+    content: ShardContent,
+    videos: Iterable[VideoRow],
+    plan_digest: str,
+) -> CompletionRecord:
+    """Give a finished shard its name, then write its completion record. After the record, the shard exists.
+
+    A data file that an earlier run left without a valid record is replaced; so is an invalid record.
+
+    Args:
+        videos: one row per planned video of the shard: those `add` returned and `failed_row`s, in any order.
+        plan_digest: `plan_digest(entries)` of the shard's plan rows.
+
+    Raises:
+        StoreError: rows and content disagree, or writing failed.
+    """
+    rows = tuple(sorted(videos, key=lambda row: row.position))
+    record = CompletionRecord(content.shard, plan_digest, content.files, rows)
+    if [row.row for row in record.done] != list(range(content.sample_count)):
+        raise StoreError(
+            f"shard {content.shard} holds {content.sample_count} videos, its rows name {len(record.done)}"
+        )
+    path = shard_data_path(content.shard, info.shard_format)
+    root.remove(record_path(content.shard))
+    if info.shard_format == "zarr":
+        root.commit_tree(content.temporary, path)
+    else:
+        root.commit_file(content.temporary, path)
+    record.save(root)
+    return record

@@ -1,0 +1,217 @@
+"""Zarr shards: one group, written in whole chunks, so that memory stays flat."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dyntok.errors import StoreError
+from dyntok.records import Level, Sample, VideoRow
+from dyntok.store.completion import DONE
+from dyntok.store.dataset import DatasetInfo
+from dyntok.store.names import FORMAT_VERSION, level_suffix, shard_data_path, shard_name
+from dyntok.store.root import StoreRoot, explain_os_error
+from dyntok.store.samples import check_sample, checked_chunks, count_tokens, marker_index, meta_json
+from dyntok.store.signed import digest_path
+from dyntok.store.tensorfile import Array
+from dyntok.store.writer import ShardContent
+from dyntok.store.zarr_format import ColumnSpec, codecs, level_columns, video_columns
+
+
+class _Column:
+    """An array that grows by rows. It is written one whole Zarr shard at a time; the rest waits in memory."""
+
+    def __init__(self, group: zarr.Group, spec: ColumnSpec, attributes: dict[str, Any]) -> None:
+        self._spec = spec
+        self._array = group.create_array(
+            spec.name,
+            shape=(0, *spec.row_shape),
+            dtype=spec.dtype,
+            chunks=(spec.chunk_rows, *spec.row_shape),
+            shards=(spec.shard_rows, *spec.row_shape),
+            compressors=codecs(spec),
+            filters=None,
+            fill_value=0,
+            attributes=attributes,
+            dimension_names=spec.dimensions,
+            config={"write_empty_chunks": True},
+        )
+        self._written = 0
+        self._pieces: list[Array] = []
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        return self._written + self._waiting
+
+    def append(self, rows: Array) -> None:
+        while len(rows):
+            part = rows[: self._spec.shard_rows - self._waiting]
+            self._pieces.append(np.array(part, self._spec.dtype))
+            self._waiting += len(part)
+            rows = rows[len(part) :]
+            if self._waiting == self._spec.shard_rows:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if not self._waiting:
+            return
+        data = np.concatenate(self._pieces)
+        self._array.resize((self._written + len(data), *self._spec.row_shape))
+        self._array[self._written :] = data
+        self._written += len(data)
+        self._pieces, self._waiting = [], 0
+
+    def truncate(self, count: int) -> None:
+        """Drop every row from `count` on; the rows of a Zarr shard that is now partial wait again."""
+        waiting = np.concatenate([np.empty((0, *self._spec.row_shape), self._spec.dtype), *self._pieces])
+        if count < self._written:
+            whole = count // self._spec.shard_rows * self._spec.shard_rows
+            waiting = np.asarray(self._array[whole:count])
+            self._array.resize((whole, *self._spec.row_shape))
+            self._written = whole
+        keep = waiting[: count - self._written]
+        self._pieces, self._waiting = [keep], len(keep)
+
+
+class ZarrShardWriter:
+    """See `zarr_format` for the arrays."""
+
+    def __init__(self, root: StoreRoot, info: DatasetInfo, shard: int) -> None:
+        self._info = info
+        self._shard = shard
+        self._path = shard_data_path(shard, "zarr")
+        self._temporary = root.scratch_dir() / f"{shard_name(shard)}-{uuid.uuid4().hex}.zarr"
+        self._count = 0
+        self._bytes = 0
+        self._keys: set[str] = set()
+        with explain_os_error(str(self._temporary), "write"):
+            group = zarr.create_group(self._temporary, attributes=self._group_attributes())
+            self._video = {spec.name: _Column(group, spec, {}) for spec in video_columns(info)}
+            self._levels = []
+            for index, threshold in enumerate(info.level_thresholds):
+                attributes = {"threshold": threshold}
+                where = group.create_group(level_suffix(threshold), attributes=attributes) if index else group
+                self._levels.append(
+                    {spec.name: _Column(where, spec, self._attributes(spec)) for spec in level_columns(info)}
+                )
+            for columns in (self._video, *self._levels):
+                for name, column in columns.items():
+                    if name.endswith("_splits"):
+                        column.append(np.zeros(1, np.int64))
+
+    def _group_attributes(self) -> dict[str, Any]:
+        info = self._info
+        return {
+            "format": "dyntok",
+            "format_version": FORMAT_VERSION,
+            "grid": {"rows": info.grid.rows, "cols": info.grid.cols},
+            "threshold": info.stored_threshold,
+            "logical_dtype": info.dtype,
+        }
+
+    def _attributes(self, spec: ColumnSpec) -> dict[str, Any]:
+        return {"logical_dtype": self._info.dtype} if spec.name == "tokens" else {}
+
+    @property
+    def size_bytes(self) -> int:
+        return self._bytes
+
+    def add(
+        self,
+        sample: Sample,
+        *,
+        position: int,
+        source: str,
+        attempt: int = 1,
+        seconds: float = 0.0,
+        decoder: str = "",
+    ) -> VideoRow:
+        check_sample(sample, self._info)
+        if sample.key in self._keys:
+            raise StoreError(f"shard {self._shard} already holds a video with the key {sample.key!r}")
+        columns = [column for part in (self._video, *self._levels) for column in part.values()]
+        marks = [len(column) for column in columns]
+        first_token = len(self._levels[0]["tokens"])
+        before = self._bytes
+        try:
+            with explain_os_error(str(self._temporary), "write"):
+                self._write(sample)
+        except BaseException:
+            with explain_os_error(str(self._temporary), "write"):
+                for column, mark in zip(columns, marks, strict=True):
+                    column.truncate(mark)
+            self._bytes = before
+            raise
+        self._keys.add(sample.key)
+        self._count += 1
+        stored = len(self._levels[0]["tokens"]) - first_token
+        return VideoRow(
+            id=sample.id,
+            key=sample.key,
+            source=source,
+            position=position,
+            status=DONE,
+            attempt=attempt,
+            row=self._count - 1,
+            offset=first_token,
+            nbytes=stored * self._token_bytes,
+            frames=sample.frame_count,
+            seconds=float(seconds),
+            patches=sample.similarity.size,
+            tokens=count_tokens(sample.similarity, self._info.thresholds),
+            decoder=decoder,
+        )
+
+    @property
+    def _token_bytes(self) -> int:
+        return level_columns(self._info)[0].row_bytes
+
+    def _write(self, sample: Sample) -> None:
+        meta = np.frombuffer(meta_json(sample), np.uint8)
+        self._append(self._video, "meta_json", meta)
+        self._append(self._video, "meta_splits", np.array([len(self._video["meta_json"])]))
+        self._append(self._video, "similarity", sample.similarity)
+        self._append(self._video, "frame_index", sample.frames.frame_index)
+        self._append(self._video, "frame_pts", sample.frames.frame_pts)
+        self._append(self._video, "frame_splits", np.array([len(self._video["similarity"])]))
+        for columns, level in zip(self._levels, sample.levels, strict=True):
+            self._write_level(sample, columns, level)
+
+    def _write_level(self, sample: Sample, columns: dict[str, _Column], level: Level) -> None:
+        first = len(columns["tokens"])
+        for chunk in checked_chunks(sample, level):
+            self._append(columns, "tokens", chunk)
+        self._append(columns, "group_size", level.group_size)
+        self._append(columns, "row_splits", level.row_splits[1:].astype(np.int64) + first)
+        self._append(columns, "video_splits", np.array([len(columns["tokens"])]))
+        if level.token_scale is not None:
+            self._append(columns, "token_scale", level.token_scale)
+        if "row_marker_index" in columns:
+            self._append(columns, "row_marker_index", marker_index(level.row_splits))
+
+    def _append(self, columns: dict[str, _Column], name: str, rows: Array) -> None:
+        columns[name].append(rows)
+        self._bytes += rows.nbytes
+
+    def finish(self) -> ShardContent:
+        with explain_os_error(str(self._temporary), "write"):
+            for columns in (self._video, *self._levels):
+                for column in columns.values():
+                    column.flush()
+            files = sorted(path for path in self._temporary.rglob("*") if path.is_file())
+            digests = tuple(
+                digest_path(file, f"{self._path}/{file.relative_to(self._temporary).as_posix()}")
+                for file in files
+            )
+        digests = tuple(sorted(digests, key=lambda digest: digest.path))
+        return ShardContent(self._shard, self._temporary, digests, self._count)
+
+    def abort(self) -> None:
+        with explain_os_error(str(self._temporary), "remove"):
+            if self._temporary.exists():
+                shutil.rmtree(self._temporary)

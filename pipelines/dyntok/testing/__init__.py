@@ -1,0 +1,13 @@
+"""Fakes and checks that users' own tests can reuse: tiny checkpoints so far.
+
+May import anything of dyntok; nothing but tests imports it. Heavy libraries are imported inside functions.
+"""
+
+from dyntok.testing.checkpoints import (
+    make_tiny_llava,
+    make_tiny_siglip,
+    make_tiny_siglip2,
+    rename_to_lmms_lab,
+)
+
+__all__ = ["make_tiny_llava", "make_tiny_siglip", "make_tiny_siglip2", "rename_to_lmms_lab"]

@@ -1,0 +1,287 @@
+"""Exact frames with PyAV: seek to where decoding must begin, decode, and take what has the right time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import av.error
+import numpy as np
+
+from dyntok.errors import VideoError
+from dyntok.video.container import OpenVideo
+from dyntok.video.index import FrameIndex
+
+# A decoder may hold back this many packets before it gives a frame.
+_DELAY_PACKETS = 64
+# Shorter ways are decoded rather than jumped over.
+_SHORTEST_JUMP = 8
+_SKIPS_UNUSED = frozenset(("h264", "hevc"))
+
+
+class Unindexed(Exception):
+    """The decoder's first frames are not those of the index: the packets do not tell which frames there are."""
+
+
+class FrameReader:
+    """Decodes frames of an indexed video by position. Positions must be asked for in ascending order.
+
+    `video` belongs to the reader from now on, and may stand anywhere.
+    """
+
+    def __init__(self, video: OpenVideo, index: FrameIndex) -> None:
+        self._video = video
+        self.index = index
+        self._ready: dict[int, Any] = {}
+        self._wanted: frozenset[int] = frozenset()
+        self._skip_before = 0
+        self._trusted = index.access == "seek"
+        self._rewind()
+
+    def look(self) -> Any:
+        """The first frame that can be decoded, with the index checked against it and the next ones.
+
+        Frames at the start that refer to what was cut off are taken out of `index`.
+        Raises Unindexed, and VideoError `corrupt` if nothing can be decoded.
+        """
+        self._wanted = frozenset(range(min(len(self.index), 2 * _DELAY_PACKETS)))
+        while not self._done and len(self._ready) < 3:
+            self._feed()
+        found = sorted(self._ready)
+        if not found:
+            raise VideoError("corrupt", f"{self._video.name}: none of its first frames can be decoded")
+        if not self._errors:
+            lead = found[0] if found[0] < self._lead() + 1 else 0
+            if found != list(range(lead, lead + len(found))) or self._strays:
+                raise Unindexed
+            if lead:
+                self.index = self.index.without_lead(lead)
+                self._ready = {position - lead: frame for position, frame in self._ready.items()}
+        return self._ready[min(self._ready)]
+
+    def frames(self, positions: Sequence[int]) -> Iterator[Any]:
+        """The frame at each of `positions` (strictly ascending), as PyAV frames.
+
+        Raises VideoError `corrupt` for a frame that the decoder cannot give without reporting errors.
+        """
+        self._wanted = frozenset(positions)
+        for position in positions:
+            for passed in [p for p in self._ready if p < position]:
+                del self._ready[passed]
+            yield self._reach(position)
+
+    def _reach(self, position: int) -> Any:
+        if position not in self._ready:
+            self._go_towards(position)
+        if self._pull(position) and not self._is_tainted(position):
+            return self._ready.pop(position)
+        # A seek may have dropped what a sequential decode has. So once more, from further back.
+        for entry in self._earlier_entries(position):
+            self._go_to(entry)
+            if self._pull(position) and not self._is_tainted(position):
+                return self._ready.pop(position)
+        when = self.index.pts_seconds(np.array([position]))[0]
+        raise VideoError(
+            "corrupt",
+            f"{self._video.name}: frame {position} at {when:.3f} s cannot be decoded without errors",
+        )
+
+    def _earlier_entries(self, position: int) -> list[int]:
+        entry = int(self.index.entry[position])
+        earlier = np.flatnonzero(self.index.packet_key[:entry])
+        entries = [int(earlier[-2]) if len(earlier) > 1 else 0]
+        return [e for e in entries if e < self._began] if self._trusted else []
+
+    def _go_towards(self, position: int) -> None:
+        entry = int(self.index.entry[position])
+        if self._trusted and (entry - self._next >= _SHORTEST_JUMP or self._done):
+            self._go_to(entry)
+
+    def _pull(self, position: int) -> bool:
+        """Decode until the frame is there; False if it does not come."""
+        packet = int(self.index.packet[position])
+        self._skip_before = packet
+        while position not in self._ready:
+            if self._done or self._next > packet + _DELAY_PACKETS:
+                return False
+            self._feed()
+        return True
+
+    def _feed(self) -> None:
+        packet = self._held or next(self._packets, None)
+        self._held = None
+        if packet is None:
+            self._done = True
+            return
+        is_flush = packet.size == 0
+        if is_flush and packet.dts is not None:
+            return
+        number = self._next
+        if not is_flush:
+            self._next += 1
+            self._check_order(packet, number)
+            self._choose_skipping(packet, number)
+        with self._video.errors("read"):
+            try:
+                frames = packet.decode()
+            except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.EOFError):
+                self._errors.append(number)
+                return
+        for frame in frames:
+            self._take(frame)
+        self._done = self._done or is_flush
+
+    def _check_order(self, packet: Any, number: int) -> None:
+        """Packets must come as they were indexed, or the reader would not know where it is."""
+        if number >= len(self.index.packet_pts):
+            raise VideoError("changed", f"{self._video.name} changed while it was read")
+
+    def _choose_skipping(self, packet: Any, number: int) -> None:
+        """Frames that nothing refers to need not be decoded on the way to a wanted one."""
+        if self._video.codec in _SKIPS_UNUSED:
+            skip = number < self._skip_before and not self._is_wanted_time(packet.pts)
+            self._video.context.skip_frame = "NONREF" if skip else "DEFAULT"
+
+    def _is_wanted_time(self, pts: int | None) -> bool:
+        position = self._position_of(pts)
+        return position is None or position in self._wanted
+
+    def _take(self, frame: Any) -> None:
+        position = self._position_of(frame.pts)
+        if position is None:
+            self._strays += 1
+            return
+        if frame.is_corrupt:
+            self._errors.append(int(self.index.packet[position]))
+        if position in self._wanted:
+            self._ready[position] = frame
+
+    def _position_of(self, pts: int | None) -> int | None:
+        if pts is None:
+            return None
+        position = int(np.searchsorted(self.index.pts, pts))
+        found = position < len(self.index) and int(self.index.pts[position]) == pts
+        return position if found else None
+
+    def _is_tainted(self, position: int) -> bool:
+        """Whether the decoder complained about anything that this frame may rest on."""
+        first, last = int(self.index.clean[position]), int(self.index.packet[position])
+        if any(first <= number <= last for number in self._errors):
+            self._ready.pop(position, None)
+            return True
+        return False
+
+    def _lead(self) -> int:
+        """How many frames are shown before the first key frame, or come before it in the file."""
+        keys = np.flatnonzero(self.index.packet_key)
+        if not len(keys):
+            return 0
+        first_pts = self.index.packet_pts[keys[0]]
+        return int(np.count_nonzero((self.index.pts < first_pts) | (self.index.packet < keys[0])))
+
+    def _go_to(self, entry: int) -> None:
+        if entry <= 0 or not self._seek(entry):
+            self._rewind()
+
+    def _seek(self, entry: int) -> bool:
+        """Stand at a key packet at or before `entry`. False if the container does not lead there."""
+        context = self._video.context
+        depth = context.reorder_depth
+        for ticks in self._seek_targets(entry):
+            try:
+                self._video.input.seek(ticks, stream=self._video.stream)
+            except av.error.FFmpegError:
+                self._video.source.check()
+                continue
+            # A flush may make the decoder forget how far frames are reordered, and then drop some.
+            context.reorder_depth = max(depth, context.reorder_depth)
+            self._packets = self._video.input.demux(self._video.stream)
+            landed = self._first_key_packet()
+            if landed is not None and landed <= entry:
+                self._start_at(landed)
+                return True
+        return False
+
+    def _seek_targets(self, entry: int) -> list[int]:
+        """Some containers search by presentation time, others by decode time."""
+        times = [int(self.index.packet_pts[entry]), int(self.index.packet_dts[entry])]
+        earlier = np.flatnonzero(self.index.packet_key[:entry])
+        if len(earlier):
+            times.append(int(self.index.packet_dts[earlier[-1]]))
+        return [t for t in times if t != -(2**63)]
+
+    def _first_key_packet(self) -> int | None:
+        """The number of the first indexed key packet from here on, which is held back for feeding."""
+        with self._video.errors("read"):
+            for packet in self._packets:
+                if packet.size and packet.is_keyframe and packet.pts is not None:
+                    numbers = np.flatnonzero((self.index.packet_pts == packet.pts) & self.index.packet_key)
+                    self._held = packet
+                    return int(numbers[0]) if len(numbers) == 1 else None
+        return None
+
+    def _rewind(self) -> None:
+        self._video.reopen()
+        self._packets = self._video.input.demux(self._video.stream)
+        self._held: Any = None
+        self._start_at(0)
+
+    def _start_at(self, number: int) -> None:
+        self._began = self._next = number
+        self._done = False
+        self._errors: list[int] = []
+        self._strays = 0
+        self._ready.clear()
+
+
+class CountingReader:
+    """Decodes a video from the start and counts; for containers whose packets do not tell the frames."""
+
+    def __init__(self, video: OpenVideo) -> None:
+        self._video = video
+
+    def look(self) -> tuple[list[int | None], Any]:
+        """The time (ticks) of every frame of a full decode, and the first frame."""
+        times: list[int | None] = []
+        first: Any = None
+        for frame, _ in self._decode():
+            first = first or frame
+            times.append(frame.pts)
+            if len(times) > self._video.limits.max_packets:
+                raise VideoError("too_large", f"{self._video.name} has too many frames")
+        return times, first
+
+    def frames(self, positions: Sequence[int]) -> Iterator[Any]:
+        """As `FrameReader.frames`; positions count the frames of a full decode."""
+        wanted = iter(positions)
+        target = next(wanted, None)
+        for number, (frame, is_tainted) in enumerate(self._decode()):
+            if number != target:
+                continue
+            if is_tainted:
+                raise VideoError(
+                    "corrupt", f"{self._video.name}: frame {number} cannot be decoded without errors"
+                )
+            yield frame
+            target = next(wanted, None)
+            if target is None:
+                return
+        if target is not None:
+            raise VideoError("changed", f"{self._video.name} has fewer frames than when it was counted")
+
+    def _decode(self) -> Iterator[tuple[Any, bool]]:
+        """Every frame, and whether an error was reported since the last key frame."""
+        self._video.reopen()
+        tainted = False
+        for packet in self._video.input.demux(self._video.stream):
+            if packet.size == 0 and packet.dts is not None:
+                continue
+            with self._video.errors("read"):
+                try:
+                    frames = packet.decode()
+                except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.EOFError):
+                    tainted = True
+                    continue
+            for frame in frames:
+                tainted = bool(frame.is_corrupt) or (tainted and not frame.key_frame)
+                yield frame, tainted

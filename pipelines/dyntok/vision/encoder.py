@@ -1,0 +1,238 @@
+"""Loading a model and encoding frames with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dyntok.errors import CheckpointError, ConfigError, UsageError
+from dyntok.vision.architecture import Architecture, model_kind, read_architecture
+from dyntok.vision.files import find_checkpoint
+from dyntok.vision.fingerprint import Fingerprint
+from dyntok.vision.layout import stored_layers
+from dyntok.vision.preprocessing import Preprocessing, normalize, read_preprocessing
+from dyntok.vision.spec import ModelSpec
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_ROW_MARKER = "row_marker"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedFrames:
+    """What the model makes of B frames.
+
+    `features: [B, R, C, F]` float32: the tower's output, pooled; similarities are taken on it.
+    `tokens: [B, R, C, D]` in the model's dtype: projected, then pooled. In space `vision` they are `features`.
+    """
+
+    features: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A model found but not built: what it is, and how to read the tensors it needs, in order of names."""
+
+    name: str
+    kind: str
+    space: str
+    architecture: Architecture
+    preprocessing: Preprocessing
+    names: list[str]
+    read: Callable[[list[str]], Iterator[tuple[str, Tensor]]]
+
+    def spec(self, fingerprint: str) -> ModelSpec:
+        shape, pixels = self.architecture, self.preprocessing
+        return ModelSpec(
+            name=self.name,
+            kind=self.kind,
+            space=self.space,
+            fingerprint=fingerprint,
+            height=pixels.height,
+            width=pixels.width,
+            mean=pixels.mean,
+            std=pixels.std,
+            rescale=pixels.rescale,
+            resample=pixels.resample,
+            encoder_rows=shape.side,
+            encoder_cols=shape.side,
+            grid=shape.grid,
+            feature_dim=shape.hidden_size,
+            token_dim=shape.token_dim,
+            has_row_marker=_ROW_MARKER in self.names,
+        )
+
+
+class VisualEncoder:
+    """A loaded visual front end. Made by `load_encoder`.
+
+    `row_marker: [D]` float32 on the CPU is LLaVA's `image_newline`, or None where the model has none (always in
+    space `vision`, whose tokens are not in the LLM's space).
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        forward: Callable[[Tensor], tuple[Tensor, Tensor | None]],
+        preprocessing: Preprocessing,
+        row_marker: Tensor | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.spec = spec
+        self.row_marker = row_marker
+        self.device = device
+        self.dtype = dtype
+        self._forward = forward
+        self._preprocessing = preprocessing
+
+    def encode(self, images: Tensor) -> EncodedFrames:
+        """Encode uint8 RGB frames `[B, H, W, 3]` that already have the model's size.
+
+        On the CPU a frame's result depends on that frame alone. Elsewhere, keep the batch shape fixed for bytes
+        that can be reproduced. Raises UsageError for other shapes or dtypes.
+        """
+        height, width = self.spec.height, self.spec.width
+        if images.dtype != torch.uint8 or images.shape[1:] != (height, width, 3) or not len(images):
+            raise UsageError(
+                f"frames must be uint8 [B, {height}, {width}, 3], got {images.dtype} {list(images.shape)}"
+            )
+        # CPU matrix products round a row by where it lies in the matrix, so frames go one by one there. At
+        # hundreds of rows a frame this costs nothing.
+        batches = images.split(1) if self.device.type == "cpu" else (images,)
+        with torch.inference_mode():
+            results = [self._forward(self._normalize(batch)) for batch in batches]
+            features = torch.cat([features for features, _ in results]).float()
+            projected = [tokens for _, tokens in results if tokens is not None]
+            return EncodedFrames(features, torch.cat(projected) if projected else features)
+
+    def _normalize(self, images: Tensor) -> Tensor:
+        return normalize(images.to(self.device), self._preprocessing, self.dtype)
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        return f"VisualEncoder({spec.name}, {spec.kind}, space={spec.space}, {self.device}, {self.dtype})"
+
+
+def describe_model(model: str, *, space: str = "llm", revision: str | None = None) -> ModelSpec:
+    """What `model` (hub id, folder, or `demo`) is. Reads the needed tensors for the fingerprint, builds nothing.
+
+    Raises CheckpointError.
+    """
+    found = _find(model, space, revision)
+    fingerprint = Fingerprint(found.architecture, found.preprocessing)
+    for name, tensor in found.read(found.names):
+        fingerprint.add(name, tensor)
+    return found.spec(fingerprint.hexdigest())
+
+
+def load_encoder(
+    model: str,
+    *,
+    space: str = "llm",
+    device: str = "auto",
+    precision: str = "auto",
+    compile: bool = False,
+    revision: str | None = None,
+) -> VisualEncoder:
+    """Load `model` (hub id, folder, or `demo`), of which only the visual front end is read.
+
+    `device` is `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:1` or `mps`; `precision` is `auto` (float32
+    on the CPU, else bfloat16) or a dtype's name. Raises CheckpointError if the model cannot be used, ConfigError if
+    the device or a compiler is missing.
+    """
+    target = _device(device)
+    dtype = _dtype(precision, target)
+    found = _find(model, space, revision)
+    if compile:
+        from dyntok.vision.compiling import check_compiler
+
+        check_compiler(target)
+    fingerprint = Fingerprint(found.architecture, found.preprocessing)
+    weights: dict[str, Tensor] = {}
+    row_marker = None
+    for name, tensor in found.read(found.names):
+        fingerprint.add(name, tensor)
+        if name == _ROW_MARKER:
+            row_marker = tensor.to(torch.float32, copy=True)
+        else:
+            weights[name] = tensor.to(target, dtype, copy=True)
+
+    from dyntok.vision.tower import build_front_end  # imports transformers, which takes seconds
+
+    front_end = build_front_end(found.architecture, weights, target)
+    forward = torch.compile(front_end, dynamic=False) if compile else front_end
+    spec = found.spec(fingerprint.hexdigest())
+    return VisualEncoder(spec, forward, found.preprocessing, row_marker, target, dtype)
+
+
+def _find(model: str, space: str, revision: str | None) -> _Model:
+    if space not in ("llm", "vision"):
+        raise ConfigError(f"space is `llm` or `vision`, not {space!r}")
+    if model == "demo":
+        from dyntok.vision import demo
+
+        if revision is not None:
+            raise CheckpointError("the demo model has no revisions", hint="drop --revision")
+        tensors = demo.make_tensors() if space == "llm" else demo.make_tower_tensors()
+        architecture = demo.ARCHITECTURE if space == "llm" else demo.TOWER
+
+        def read(names: list[str]) -> Iterator[tuple[str, Tensor]]:
+            yield from ((name, tensors[name]) for name in names)
+
+        return _Model("demo", "demo", space, architecture, demo.PREPROCESSING, sorted(tensors), read)
+    files = find_checkpoint(model, revision)
+    kind = model_kind(files.config)
+    shapes = {name: tensor.shape for name, tensor in files.tensors.items()}
+    architecture = read_architecture(kind, files.config, shapes, stored_layers(shapes), space)
+    names = _needed(architecture, shapes)
+    preprocessing = read_preprocessing(files.processors, architecture.image_size)
+    return _Model(files.name, kind, space, architecture, preprocessing, names, files.read)
+
+
+def _needed(architecture: Architecture, shapes: dict[str, tuple[int, ...]]) -> list[str]:
+    """Sorted names of the tensors to read, each with the shape that the config implies. Raises CheckpointError."""
+    expected = architecture.tensor_shapes()
+    if architecture.projector is not None and _ROW_MARKER in shapes:
+        expected[_ROW_MARKER] = (architecture.projector.token_dim,)
+    if missing := sorted(set(expected) - set(shapes)):
+        raise CheckpointError(
+            f"the checkpoint lacks {len(missing)} tensors of the visual front end, {missing[0]} among them",
+            hint="is it complete, and does config.json belong to it? A LoRA must be merged into its base first",
+        )
+    for name, shape in expected.items():
+        if shapes[name] != shape:
+            raise CheckpointError(
+                f"{name} has shape {list(shapes[name])}, but config.json implies {list(shape)}",
+                hint="config.json and weights do not belong together",
+            )
+    return sorted(expected)
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"{device!r} is no device", hint="use auto, cpu, cuda, cuda:1 or mps") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"there is no device {device}: PyTorch sees {torch.cuda.device_count()} CUDA devices"
+        )
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("there is no device mps", hint="use --device auto")
+    return chosen
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if precision not in _DTYPES:
+        raise ConfigError(f"precision is auto, {', '.join(_DTYPES)}, not {precision!r}")
+    return _DTYPES[precision]

@@ -1,0 +1,60 @@
+"""Fetching a checkpoint from the Hugging Face hub: its configs, and only the shards that hold needed tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from dyntok.errors import CheckpointError
+from dyntok.vision.files import INDEX, PROCESSOR_FILES, WEIGHTS, needed_shards, read_json
+
+# The HTTP library's own base error, whichever library this huggingface_hub uses.
+_HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
+
+
+def download_checkpoint(repo: str, revision: str | None) -> Path:
+    """The folder of a snapshot with everything dyntok needs. Raises CheckpointError.
+
+    Honours the hub's own settings (`HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`, ...).
+    """
+    small = _snapshot(repo, revision, ["config.json", INDEX, *PROCESSOR_FILES])
+    # A snapshot folder is named after its commit: pinning it keeps both steps at one commit.
+    shards = sorted(needed_shards(read_json(small / INDEX))) if (small / INDEX).is_file() else [WEIGHTS]
+    return _snapshot(repo, small.name, shards) if shards else small
+
+
+def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    except (OSError, HFValidationError, _HTTPError) as error:
+        raise CheckpointError(
+            f"cannot get {repo} from the hub: {_first_line(error)}", hint=_hint(error)
+        ) from error
+
+
+def _hint(error: Exception) -> str:
+    if isinstance(error, GatedRepoError):
+        return "accept the model's terms on its hub page, then `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return "check --revision: a branch, tag or commit of the repository"
+    if isinstance(error, RepositoryNotFoundError | HFValidationError):
+        return "check the spelling; a private model needs `hf auth login`; a local folder must exist"
+    if isinstance(error, LocalEntryNotFoundError):
+        return (
+            "the hub cannot be reached (or HF_HUB_OFFLINE is set) and the model is not in the cache: "
+            "run `hf download` where there is a network, or name a local folder"
+        )
+    return "check the network and the free disk space, or name a local folder"
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

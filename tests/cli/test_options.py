@@ -1,0 +1,128 @@
+"""Flags, the YAML file and `EncodeConfig` say the same things under the same names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import pytest
+
+from dyntok.config import EncodeConfig, load_config_file, parse_size
+from dyntok.errors import ConfigError
+from dyntok_cli.commands.config import template
+from dyntok_cli.configuring import EXAMPLE_MODEL, encode_config, overridden
+from dyntok_cli.options import SETTINGS, SIZES
+from tests.cli.conftest import Ran
+
+FIELDS = EncodeConfig.model_fields
+
+
+def flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def bare(annotation: Any) -> set[Any]:
+    """The types of an annotation without None; a Literal as its values."""
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*(bare(part) for part in get_args(annotation))) - {NoneType}
+    return set(get_args(annotation)) if get_origin(annotation) is Literal else {annotation}
+
+
+def test_every_setting_has_its_flag_and_every_flag_its_setting() -> None:
+    assert list(SETTINGS) == list(FIELDS)
+
+
+@pytest.mark.parametrize("command", ["encode", "plan"])
+def test_the_flags_are_really_there(command: str, cli: Callable[..., Ran]) -> None:
+    found = set(re.findall(r"--[a-z][a-z-]*", cli(command, "--help").stdout))
+    assert {flag_of(name) for name in FIELDS} <= found
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_types_and_choices_agree(name: str) -> None:
+    flag = bare(get_args(SETTINGS[name])[0])
+    setting = bare(FIELDS[name].annotation)
+    if name in SIZES or name == "thresholds":
+        assert flag == {str}
+    else:
+        assert flag == setting
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_default_in_the_help_is_the_real_one(name: str) -> None:
+    shown = re.search(r"\[default: (.*)\]", SETTINGS[name].__metadata__[0].help)
+    if shown is None:
+        return
+    default: Any = FIELDS[name].default
+    if name in SIZES:
+        assert parse_size(shown[1]) == default
+    elif name == "thresholds":
+        assert tuple(float(part) for part in shown[1].split(",")) == default
+    else:
+        assert type(default)(shown[1]) == default
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "value"),
+    [
+        ({"thresholds": "0.6,0.3,"}, "thresholds", (0.3, 0.6)),
+        ({"shard_size": "2MiB"}, "shard_size", 2**21),
+        ({"decode_memory": "1GB"}, "decode_memory", 10**9),
+        ({"fps": 2.0}, "frames", None),
+        ({"compile": False}, "compile", False),
+    ],
+)
+def test_flags_become_settings(flags: dict[str, Any], name: str, value: object) -> None:
+    config = encode_config({"model": "demo", **flags}, None, inputs=["a"], out=None)
+    assert getattr(config, name) == value
+
+
+def test_flags_override_the_file_and_what_is_not_given_does_not(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("model: demo\nbatch-size: 4\nfail_fast: true\nthresholds: [0.5]\n")
+    config = encode_config({"batch_size": 8}, str(file), inputs=["a"], out=None)
+    assert (config.batch_size, config.fail_fast, config.thresholds) == (8, True, (0.5,))
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "expected"),
+    [
+        ({"frames": 8}, {"fps": 1.0}, (None, 1.0, None)),
+        ({"fps": 1.0, "max_frames": 9}, {"frames": 8}, (8, None, None)),
+        ({"fps": 1.0, "max_frames": 9}, {"fps": 2.0}, (None, 2.0, 9)),
+        ({"fps": 1.0}, {"max_frames": 9}, (None, 1.0, 9)),
+        ({"frames": 32, "fps": None, "max_frames": None}, {"fps": 2.0}, (None, 2.0, None)),
+    ],
+)
+def test_one_way_of_sampling_replaces_the_other(
+    file: dict[str, Any], flags: dict[str, Any], expected: tuple[object, ...]
+) -> None:
+    config = EncodeConfig.create(model="demo", **overridden(file, flags))
+    assert (config.frames, config.fps, config.max_frames) == expected
+
+
+def test_contradicting_flags_are_still_refused() -> None:
+    with pytest.raises(ConfigError, match="either frames or fps"):
+        encode_config({"model": "demo", "frames": 4, "fps": 1.0}, None, inputs=["a"], out=None)
+
+
+def test_the_template_loads_back_into_the_defaults(tmp_path: Path, cli: Callable[..., Ran]) -> None:
+    ran = cli("config")
+    assert ran.code == 0
+    file = tmp_path / "template.yaml"
+    file.write_text(ran.stdout)
+    settings = load_config_file(file)
+    assert list(settings) == list(FIELDS)
+    assert EncodeConfig.create(**settings) == EncodeConfig(model=EXAMPLE_MODEL)
+
+
+def test_every_setting_of_the_template_is_explained() -> None:
+    for block in template().split("\n\n")[1:]:
+        assert re.match(r"# \S+ \S+", block), block
+
+
+def test_the_schema_is_that_of_the_config(cli: Callable[..., Ran]) -> None:
+    assert cli("config", "--json").json == EncodeConfig.model_json_schema()

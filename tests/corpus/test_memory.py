@@ -1,0 +1,58 @@
+"""A manifest of a million lines becomes a plan in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LINES = 1_000_000
+LIMIT_MB = 300
+
+# Peak memory is that of a process, so each step runs in one of its own and reports what it added to the imports.
+_STEPS = {
+    "freeze": """
+summary = freeze_plan(
+    list_inputs([manifest]), plan, estimate_bytes=lambda item: 2_000_000, shard_size_bytes=10**9
+)
+assert summary.videos == summary.unreadable == LINES and summary.shards == LINES // 500
+""",
+    "read": """
+with Plan.open(plan) as opened:
+    assert sum(len(opened.shard(number)) for number in opened.shard_numbers) == LINES
+""",
+    "compare": """
+with Plan.open(plan) as opened:
+    assert opened.compare(list_inputs([manifest])).unreadable_count == LINES
+""",
+}
+_RUN = """
+import resource, sys
+from dyntok.corpus import Plan, freeze_plan, list_inputs
+manifest, plan, LINES = sys.argv[1], sys.argv[2], int(sys.argv[3])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+{step}
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_million_lines(tmp_path: Path) -> None:
+    manifest, plan = tmp_path / "m.jsonl", tmp_path / "plan.parquet"
+    with manifest.open("w") as file:
+        for i in range(LINES):
+            row = {
+                "path": f"clips/{i:07}.mp4",
+                "id": f"clip/{i // 1000:04}/{i:07}",
+                "caption": f"clip number {i}",
+            }
+            file.write(json.dumps(row) + "\n")
+    for name, step in _STEPS.items():
+        command = [sys.executable, "-c", _RUN.format(step=step), manifest, plan, str(LINES)]
+        added_mb = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        assert added_mb < LIMIT_MB, f"{name} took {added_mb} MB"
+        print(f"{name}: {added_mb} MB more than the imports")

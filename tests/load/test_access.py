@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import dyntok
+from dyntok.errors import DamageError, MergeError, StoreError, UsageError
+from dyntok.load import Store
+from dyntok.merging import count_tokens
+from dyntok.run import encode
+from tests.support.runs import demo_config
+
+
+@pytest.fixture(scope="module")
+def out(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("access")
+    (folder / "in").mkdir()
+    for name in ("bikes.mp4", "carphone_pristine.mp4"):
+        shutil.copy(clip_folder / name, folder / "in" / name)
+    (folder / "in" / "broken.mp4").write_text("no video")
+    encode([str(folder / "in")], str(folder / "out"), demo_config(frames=8))
+    return folder / "out"
+
+
+@pytest.fixture
+def store(out: Path) -> Store:
+    return dyntok.open(out)
+
+
+def test_a_store_is_a_mapping_of_the_encoded_videos(store: Store) -> None:
+    assert len(store) == 2
+    assert store.ids == list(store) == ["bikes.mp4", "carphone_pristine.mp4"]
+    assert "bikes.mp4" in store
+    assert "broken.mp4" not in store
+    assert "nothing" not in store
+    with pytest.raises(KeyError, match="nothing"):
+        store["nothing"]
+    with pytest.raises(StoreError, match="not_a_video") as caught:
+        store["broken.mp4"]
+    assert "--retry-failed" in str(caught.value.hint)
+    assert "videos=2" in repr(store)
+
+
+@pytest.mark.parametrize("threshold", [0.6, 0.5, 0.0, -1.0])
+def test_any_lower_threshold_has_the_counts_of_the_map(store: Store, threshold: float) -> None:
+    video = store["bikes.mp4"].at(threshold=threshold)
+    assert [len(video)] == count_tokens(video.similarity, [threshold])
+    assert video.row_splits[-1] == len(video) == video.group_size.numel()
+    assert video.group_size.sum() == 8 * 196
+    assert video.row_marker_index[-1] == len(video) + 8 * 14 - 1
+    assert video.tokens.dtype == torch.bfloat16
+
+
+def test_a_threshold_above_the_stored_one_is_refused(store: Store) -> None:
+    with pytest.raises(UsageError, match="stored at threshold 0.6") as caught:
+        store["bikes.mp4"].at(threshold=0.61)
+    assert "--thresholds" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("markers", ["row", "frame", "video", "none"])
+def test_a_budget_is_met_with_its_markers(store: Store, markers: str) -> None:
+    count = {"row": 112, "frame": 8, "video": 1, "none": 0}[markers]
+    video = store["bikes.mp4"].at(budget=300, markers=markers)  # type: ignore[arg-type]
+    assert len(video) + count <= 300
+    above = float(np.nextafter(np.float32(video.threshold), np.float32(2)))
+    if above <= 0.6:
+        assert count_tokens(video.similarity, [above])[0] + count > 300
+
+
+def test_budgets_combine_with_thresholds_and_frames(store: Store) -> None:
+    stored = store["bikes.mp4"]
+    assert stored.at(budget=10**6).threshold == 0.6
+    assert stored.at(budget=10**6, threshold=0.45).threshold == 0.45
+    video = stored.at(budget=150, frames=4)
+    assert video.frame_index is not None
+    assert len(video.frame_index) == 4
+    assert len(video) + 56 <= 150
+    with pytest.raises(MergeError, match="make 224"):
+        stored.at(budget=200)
+
+
+def test_a_subset_of_frames_is_that_part_of_the_whole(store: Store) -> None:
+    stored = store["bikes.mp4"]
+    whole, part = stored.at(threshold=0.5), stored.at(threshold=0.5, frames=3)
+    assert whole.frame_index is not None
+    assert part.frame_index is not None
+    chosen = [0, 3, 7]
+    assert part.frame_index.tolist() == whole.frame_index[chosen].tolist()
+    spans = [slice(int(whole.row_splits[14 * f]), int(whole.row_splits[14 * (f + 1)])) for f in chosen]
+    assert torch.equal(part.tokens, torch.cat([whole.tokens[span] for span in spans]))
+    assert len(stored.at(frames=100).similarity) == 8
+    with pytest.raises(UsageError, match="at least 1"):
+        stored.at(frames=0)
+
+
+def test_a_store_on_an_object_store_reads_the_same(out: Path) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{out}/", "memory://copied/", recursive=True)
+    try:
+        remote, local = dyntok.open("memory://copied"), dyntok.open(out)
+        assert remote.ids == local.ids
+        assert torch.equal(remote["bikes.mp4"].at(frames=2).tokens, local["bikes.mp4"].at(frames=2).tokens)
+    finally:
+        memory.rm("/copied", recursive=True)
+
+
+def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not a dyntok store"):
+        dyntok.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        {"__key__": "k"},
+        {"__key__": "k", "safetensors": b"", "json": b"{}"},
+        {"__key__": "k", "safetensors": b"x" * 100, "json": b'{"id": "a", "dtype": "bfloat16"}'},
+        {"__key__": "k", "safetensors": b"\xff" * 100, "json": b'{"id": "a", "dtype": "bfloat16"}'},
+    ],
+)
+def test_damaged_samples_are_refused(sample: dict[str, object]) -> None:
+    with pytest.raises(DamageError, match="sample k"):
+        dyntok.decode_sample(sample)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from dyntok.merging import merge
+from dyntok.run.batch import BatchMerger, to_stored_dtype
+from dyntok.run.progress import StageClock
+from dyntok.run.spool import SpoolBudget, TokenSpool
+
+
+@pytest.mark.parametrize("each_bytes", [10**9, 1000, 0])
+def test_a_spool_gives_back_what_it_took(tmp_path: Path, each_bytes: int) -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(0, 2**16, (n, 7), dtype=np.uint16) for n in (3, 50, 1, 200)]
+    budget = SpoolBudget(total_bytes=2000, each_bytes=each_bytes)
+    spool = TokenSpool(tmp_path, budget)
+    for part in parts:
+        spool.append(part)
+    assert spool.rows == 254
+    np.testing.assert_array_equal(np.concatenate(list(spool.chunks())), np.concatenate(parts))
+    assert budget.take(2000), "the budget was not given back"
+    assert not list(tmp_path.iterdir())
+
+
+def test_spools_share_one_budget(tmp_path: Path) -> None:
+    budget = SpoolBudget(total_bytes=1000, each_bytes=1000)
+    first, second = TokenSpool(tmp_path, budget), TokenSpool(tmp_path, budget)
+    first.append(np.zeros((100, 4), np.int16))
+    second.append(np.ones((100, 4), np.int16))
+    first.close()
+    assert budget.take(1000), "the second spool should have gone to disk"
+    assert sum(chunk.sum() for chunk in second.chunks()) == 400
+
+
+def merger(features: torch.Tensor, tokens: torch.Tensor, dtype: str, *thresholds: float) -> BatchMerger:
+    encoder = SimpleNamespace(encode=lambda images: SimpleNamespace(features=features, tokens=tokens))
+    return BatchMerger(encoder, thresholds, dtype, StageClock())
+
+
+def test_padding_does_not_count_and_levels_follow_the_operator() -> None:
+    features, tokens = torch.randn(4, 3, 5, 6).cumsum(2), torch.randn(4, 3, 5, 8)
+    batch = merger(features, tokens, "float32", 0.6, 0.4)(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), 3)
+    for level, threshold in zip(batch.levels, (0.6, 0.4), strict=True):
+        expected = merge(tokens[:3], features[:3], threshold)
+        torch.testing.assert_close(torch.from_numpy(level.tokens), expected.tokens, atol=1e-6, rtol=0)
+        assert level.frame_splits.tolist() == expected.row_splits[::3].tolist()
+
+
+@pytest.mark.parametrize("where", ["features", "tokens"])
+def test_a_frame_that_is_not_finite_spoils_no_other(where: str) -> None:
+    features, tokens = torch.randn(4, 3, 5, 6), torch.randn(4, 3, 5, 8)
+    clean = merger(features, tokens, "float32", 0.6)(torch.zeros(4, 1), 4)
+    broken = {"features": features.clone(), "tokens": tokens.clone()}
+    broken[where][2, 1, 1, 0] = torch.nan
+    batch = merger(broken["features"], broken["tokens"], "float32", 0.6)(torch.zeros(4, 1), 4)
+    assert batch.bad_frames == {2}
+    end = clean.levels[0].frame_splits[2]
+    np.testing.assert_array_equal(batch.levels[0].tokens[:end], clean.levels[0].tokens[:end])
+
+
+def test_float16_overflow_is_seen() -> None:
+    features, tokens = torch.randn(2, 1, 3, 4), torch.ones(2, 1, 3, 8)
+    tokens[1] *= 1e5
+    assert merger(features, tokens, "float16", 0.6)(torch.zeros(2, 1), 2).bad_frames == {1}
+    assert merger(features, tokens, "bfloat16", 0.6)(torch.zeros(2, 1), 2).bad_frames == frozenset()
+
+
+def test_int8_is_within_half_a_step_of_its_scale() -> None:
+    means = torch.randn(50, 16) * torch.logspace(-6, 6, 50)[:, None]
+    means[7] = 0
+    stored, scale = to_stored_dtype(means, means.abs().amax(1), "int8")
+    assert scale is not None
+    error = np.abs(stored * scale[:, None] - means.numpy())
+    assert (error <= scale[:, None] * 0.5001).all()
+    assert scale[7] == 1
+    assert stored[7].max() == 0
+
+
+def test_bfloat16_is_stored_as_its_bits() -> None:
+    means = torch.randn(5, 3)
+    stored, _ = to_stored_dtype(means, means.abs().amax(1), "bfloat16")
+    assert stored.dtype == np.uint16
+    assert torch.equal(torch.from_numpy(stored).view(torch.bfloat16), means.bfloat16())
