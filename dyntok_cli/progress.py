@@ -9,9 +9,10 @@ from typing import Any
 from dyntok.records import VideoRow
 from dyntok.run.progress import RunObserver
 from dyntok_cli.output import Output
-from dyntok_cli.tables import count, ratio
+from dyntok_cli.tables import count, ratio, several
 
 LINE_EVERY_S = 30.0
+REFRESH_EVERY_S = 0.2
 
 
 class Progress(RunObserver):
@@ -24,7 +25,7 @@ class Progress(RunObserver):
         self._bar: Any = None
         self._videos = self._total = self._failed = 0
         self._frames = self._patches = self._tokens = 0
-        self._started = self._last_line = time.monotonic()
+        self._started = self._last_shown = time.monotonic()
 
     def __enter__(self) -> Progress:
         return self
@@ -43,9 +44,9 @@ class Progress(RunObserver):
         with self._lock:
             self._close()
             before = f", {count(videos_done)} of them from before" if videos_done else ""
-            self._output.note(f"{count(videos)} videos in {count(shards)} shards{before}")
+            self._output.note(f"{several(videos, 'video')} in {several(shards, 'shard')}{before}")
             self._total, self._videos = videos, videos_done
-            self._started = self._last_line = time.monotonic()
+            self._started = self._last_shown = time.monotonic()
             if videos_done < videos:
                 self._bar = self._new_bar(total=videos, initial=videos_done, desc="encoding", unit=" videos")
 
@@ -82,12 +83,14 @@ class Progress(RunObserver):
         return ", ".join(parts)
 
     def _show(self) -> None:
+        now = time.monotonic()
         if self._bar is not None:
             self._bar.set_postfix_str(self.describe(), refresh=False)
-            return
-        now = time.monotonic()
-        if now - self._last_line >= self._line_every_s:
-            self._last_line = now
+            if now - self._last_shown >= REFRESH_EVERY_S:
+                self._last_shown = now
+                self._bar.refresh()
+        elif now - self._last_shown >= self._line_every_s:
+            self._last_shown = now
             self._output.note(f"{count(self._videos)}/{count(self._total)} videos, {self.describe()}")
 
     def _say(self, text: str) -> None:

@@ -37,6 +37,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def several(number: int, name: str) -> str:
+    """`1 shard`, `2 shards`."""
+    return f"{number:,} {name}" if number == 1 else f"{number:,} {name}s"
+
+
 def size(number: float) -> str:
     """Bytes in decimal units: `1.23 GB`."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

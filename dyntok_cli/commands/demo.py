@@ -23,8 +23,7 @@ NEXT_STEPS = """
 Next:
   dyntok verify {out}
   dyntok stats {out}
-  python -c "import dyntok; store = dyntok.open('{out}'); print(store[store.ids[0]].at(threshold=0.5))"
-"""
+  python -c "import dyntok; store = dyntok.open('{out}'); print(store[store.ids[0]].at(threshold=0.5))\""""
 
 
 def demo(
@@ -61,9 +60,9 @@ def demo(
             hint="remove the folder, or give another --out",
         ) from error
     videos = video_rows(out)
-    output.note(NEXT_STEPS.format(out=out))
     text = f"{videos_table(videos)}\n\n{stages_table(report)}\n\n{encode_text(report)}"
     report_encoding(output, report, text, {"videos": videos})
+    output.note(NEXT_STEPS.format(out=out))
 
 
 def demo_clips() -> list[str]:

@@ -68,10 +68,10 @@ def stats_text(store: str, figures: dict[str, Any]) -> str:
             f"{count(figures['videos'])}: {count(figures['done'])} done, {count(figures['failed'])} failed, "
             f"{count(figures['pending'])} pending",
         ),
-        ("video time", duration(figures["seconds"])),
+        ("length", duration(figures["seconds"])),
         ("frames", count(figures["frames"])),
         ("patches", count(figures["patches"])),
-        ("tokens' bytes", size(figures["bytes"])),
+        ("bytes", size(figures["bytes"])),
         ("decoded by", decoders),
     ]
     kept = [(t, count(n), ratio(n, figures["patches"])) for t, n in figures["tokens"].items()]

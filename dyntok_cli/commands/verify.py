@@ -9,7 +9,7 @@ import typer
 from dyntok_cli import errors
 from dyntok_cli.options import Debug, Json, Quiet, Store
 from dyntok_cli.output import Output
-from dyntok_cli.tables import count, pairs, size, table
+from dyntok_cli.tables import count, pairs, several, size, table
 
 if TYPE_CHECKING:
     from dyntok.store import VerifyReport
@@ -45,11 +45,11 @@ def verify(
 
 def verify_text(report: VerifyReport) -> str:
     """Findings, if any, and what was checked."""
-    found = f"{count(len(report.findings))} findings" if report.findings else "no damage"
+    found = several(len(report.findings), "finding") if report.findings else "no damage"
     lines = [
         ("store", report.url),
         ("result", found if report.complete else f"{found}; the store is not complete"),
-        ("checked", f"{count(report.files)} files, {size(report.bytes)}"),
+        ("checked", f"{several(report.files, 'file')}, {size(report.bytes)}"),
         (
             "shards",
             f"{count(report.shards)}, with {count(report.done)} videos done, {count(report.failed)} failed",

@@ -21,12 +21,12 @@ THRESHOLDS = (0.6, 0.55, 0.5, 0.45, 0.4)
 
 
 def smooth_features() -> torch.Tensor:
-    """Random features whose neighbours resemble each other about as in real frames (40 to 50 % kept at 0.6)."""
+    """Random features whose neighbours resemble each other, so that tokens merge."""
     rng = torch.Generator().manual_seed(0)
     noise = torch.randn((FRAMES, ROWS, COLS, FEATURE_DIM), generator=rng)
     common = torch.randn((FRAMES, ROWS, 1, FEATURE_DIM), generator=rng)
-    weight = torch.rand((FRAMES, ROWS, COLS, 1), generator=rng) * 1.6
-    return noise * 0.7 + common * weight
+    weight = torch.rand((FRAMES, ROWS, COLS, 1), generator=rng)
+    return noise * 0.6 + common * (0.45 + weight * 0.65)
 
 
 def main() -> None:

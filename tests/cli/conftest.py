@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -70,3 +71,14 @@ def demo(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> tuple[P
 @pytest.fixture(scope="session")
 def store(demo: tuple[Path, Ran]) -> Path:
     return demo[0]
+
+
+def digests(store: Path) -> dict[str, str]:
+    """sha256 of every file that is part of a store's result."""
+    files = [file for file in sorted(store.rglob("*")) if file.is_file()]
+    parts = {file: file.relative_to(store).parts for file in files}
+    return {
+        "/".join(parts[file]): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+        if parts[file][0] not in ("logs", ".tmp", ".lock")
+    }

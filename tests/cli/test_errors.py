@@ -45,7 +45,7 @@ def make(kind: type[library.DyntokError]) -> library.DyntokError:
     return kind("what", hint="mend")
 
 
-@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", list(every_error()), ids=lambda kind: kind.__name__)
 def test_every_library_error_has_its_code_and_keeps_its_words(kind: type[library.DyntokError]) -> None:
     error = make(kind)
     failure = explain(error, "encode")

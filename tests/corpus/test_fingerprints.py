@@ -22,7 +22,7 @@ EDGE = 64 * 1024
 
 
 class ObjectStore(MemoryFileSystem):  # type: ignore[misc]
-    """An fsspec file system in memory that answers with etags, as object stores do."""
+    """An fsspec file system in memory that answers with etags and remembers listings, as object stores do."""
 
     protocol = "s3"
     store: dict[str, Any] = {}  # noqa: RUF012
@@ -35,8 +35,18 @@ class ObjectStore(MemoryFileSystem):  # type: ignore[misc]
         return info
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> list[Any]:
-        names = [info["name"] for info in super().ls(path, detail=True)]
-        return [self.info(name) for name in names] if detail else names
+        path = self._strip_protocol(path)
+        if path not in self.dircache:
+            names = [info["name"] for info in super().ls(path, detail=True)]
+            self.dircache[path] = [self.info(name) for name in names]
+        infos: list[dict[str, Any]] = self.dircache[path]
+        return infos if detail else [info["name"] for info in infos]
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        if path is None:
+            self.dircache.clear()
+        else:
+            self.dircache.pop(self._strip_protocol(path), None)
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -60,7 +70,15 @@ def test_definition_on_a_real_clip(bikes: Path) -> None:
     data = bikes.read_bytes()
     short = hashlib.sha256(data[:EDGE] + data[-EDGE:]).hexdigest()[:32]
     assert of(bikes) == f"ht1:{len(data)}:{short}"
+    assert len(data) > 2 * EDGE
     assert of(bikes, full=True) == f"full:{len(data)}:{hashlib.sha256(data).hexdigest()}"
+
+
+@pytest.mark.parametrize("size", [0, EDGE + 1, 2 * EDGE])
+def test_short_files_are_read_whole(tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "f").write_bytes(data)
+    assert of(tmp_path / "f") == f"ht1:{size}:{hashlib.sha256(data).hexdigest()[:32]}"
 
 
 @settings(max_examples=50, deadline=None)
@@ -137,6 +155,15 @@ def test_etag_of_an_object_store(object_store: ObjectStore) -> None:
     assert fingerprint(item, full=True) == f"full:3:{hashlib.sha256(b'abc').hexdigest()}"
     assert fingerprint_like(item, f"etag:3:{md5}") == f"etag:3:{md5}"
     assert fingerprint_like(item, "ht1:3:00") == f"ht1:3:{hashlib.sha256(b'abc').hexdigest()[:32]}"
+
+
+def test_listings_are_fresh(object_store: ObjectStore) -> None:
+    object_store.pipe("s3://bucket/sub/a.mp4", b"abc")
+    object_store.ls("s3://bucket/sub")  # something else in this process listed it
+    object_store.pipe("s3://bucket/sub/b.mp4", b"abc")
+    for _ in range(2):
+        assert [item.id for item in list_inputs(["s3://bucket"])] == ["sub/a.mp4", "sub/b.mp4"]
+    assert not object_store.dircache
 
 
 def test_like_keeps_the_scheme_and_reads_nothing_for_another_size(tmp_path: Path) -> None:

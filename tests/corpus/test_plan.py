@@ -328,6 +328,16 @@ def test_append_refusals() -> None:
         add(plan, [PlanEntry(0, 0, "z", "z", SourceRef("/z"), None, None)])
 
 
+@pytest.mark.usefixtures("small_groups")
+def test_appending_to_a_plan_that_starts_late() -> None:
+    plan = plan_of([missing_item(f"v{i}") for i in range(6)], first_shard=7)
+    more = [missing_item(f"w{i}", f"/data/{i}.mp4") for i in range(10)]
+    assert add(plan, [*more]).shard_numbers == range(7, 13)
+    more[9] = missing_item("w2", "/data/again.mp4")
+    with pytest.raises(InputError, match=r"/data/2\.mp4 and /data/again\.mp4"):
+        add(plan, [*more])
+
+
 def test_nothing_to_append_keeps_the_content() -> None:
     content = plan_bytes([missing_item("a"), missing_item("b")])
     out = io.BytesIO()

@@ -246,6 +246,7 @@ MALFORMED = {
     "huge pax header": header("x", tarfile.XHDTYPE, 1 << 30),
     "huge member": header("x.mp4", tarfile.REGTYPE, 1 << 60),
     "negative size": b"",
+    "negative size of an extended header": b"",
     "pax record too long": header("x", tarfile.XHDTYPE, 11) + padded(b"99 path=a\n\n"),
     "pax record without number": header("x", tarfile.XHDTYPE, 10) + padded(b"xx path=a\n"),
     "pax record of length 0": header("x", tarfile.XHDTYPE, 10) + padded(b"0 path=aa\n"),
@@ -260,8 +261,8 @@ MALFORMED = {
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_headers(tmp_path: Path, kind: str) -> None:
     data = MALFORMED[kind]
-    if kind == "negative size":
-        block = bytearray(header("x.mp4", tarfile.REGTYPE, 0))
+    if kind.startswith("negative size"):
+        block = bytearray(header("x.mp4", tarfile.REGTYPE if kind == "negative size" else tarfile.XHDTYPE, 0))
         block[124:136] = b"\xff" * 12
         block[148:156] = b" " * 8
         block[148:156] = b"%06o\0 " % sum(block)
@@ -288,6 +289,30 @@ def test_a_flipped_byte_never_gives_another_error(
     except InputError:
         return
     assert all(len(content(item)) == item.ref.length for item in items)
+
+
+def test_extended_header_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "t.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("a.mp4")
+        info.pax_headers = {"comment": "x" * 1_100_000}
+        tar.addfile(info)
+    with pytest.raises(InputError, match="an extended header of 11000"):
+        items_of(tmp_path / "t.tar")
+
+
+def test_cut_content_names_the_member(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "t.tar", {"a.mp4": b"a" * 5000})
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(InputError, match=r"a\.mp4 should end at byte"):
+        items_of(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_sizes_of_members_without_content_do_not_count(tmp_path: Path, kind: bytes) -> None:
+    data = header("x", kind, 512) + header("a.mp4", tarfile.REGTYPE, 1) + padded(b"v") + bytes(1024)
+    (tmp_path / "t.tar").write_bytes(data)
+    assert [(i.id, content(i)) for i in items_of(tmp_path / "t.tar")] == expected(tmp_path / "t.tar")
+    assert len(items_of(tmp_path / "t.tar")) == 1
 
 
 def test_harmless_global_header(tmp_path: Path) -> None:

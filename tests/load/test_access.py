@@ -56,7 +56,7 @@ def test_any_lower_threshold_has_the_counts_of_the_map(store: Store, threshold: 
 
 
 def test_a_threshold_above_the_stored_one_is_refused(store: Store) -> None:
-    with pytest.raises(UsageError, match="stored at threshold 0.6") as caught:
+    with pytest.raises(UsageError, match=r"stored at threshold 0\.6") as caught:
         store["bikes.mp4"].at(threshold=0.61)
     assert "--thresholds" in str(caught.value.hint)
 

@@ -14,7 +14,6 @@ from dyntok.records import SourceRef
 from dyntok.run import RunObserver, encode, estimate, status
 from dyntok.run.settings import decode_settings
 from dyntok.store import verify
-from dyntok.video import Frames as DecodedFrames
 from dyntok.video import decode_frames
 from dyntok.vision import load_encoder
 from tests.support.runs import demo_config, result_digests
@@ -31,8 +30,8 @@ def encoded(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_stored_tokens_are_those_of_decoding_encoding_and_merging_by_hand(encoded: Path, bikes: Path) -> None:
     config = demo_config(dtype="float32")
     encoder = load_encoder("demo", device="cpu")
-    events = decode_frames(SourceRef(str(bikes)), decode_settings(config, encoder.spec))
-    images = np.concatenate([e.images for e in events if isinstance(e, DecodedFrames)])
+    with decode_frames(SourceRef(str(bikes)), decode_settings(config, encoder.spec)) as video:
+        images = np.stack(list(video.images()))
     by_hand = encoder.encode(torch.from_numpy(images))
     store = dyntok.open(encoded)
     for threshold in (0.6, 0.5, 0.4):
@@ -98,7 +97,7 @@ def test_fps_sampling_reads_every_nth_frame(bikes: Path, tmp_path: Path) -> None
     encode([str(bikes)], str(tmp_path / "out"), demo_config(fps=2.0, frames=None))
     frames = dyntok.open(tmp_path / "out")["bikes.mp4"].at()
     assert frames.frame_index.tolist() == list(range(0, 250, 12))
-    torch.testing.assert_close(frames.frame_pts, frames.frame_index / 25.0)
+    torch.testing.assert_close(frames.frame_pts, frames.frame_index.double() / 25.0)
 
 
 def test_vision_space_stores_features(bikes: Path, tmp_path: Path) -> None:

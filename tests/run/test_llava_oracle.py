@@ -13,7 +13,7 @@ from dyntok.records import SourceRef
 from dyntok.run import encode
 from dyntok.run.settings import decode_settings
 from dyntok.testing.checkpoints import make_tiny_llava, rename_to_lmms_lab
-from dyntok.video import Frames, decode_frames
+from dyntok.video import decode_frames
 from dyntok.vision import describe_model
 from tests.support.runs import demo_config, result_digests
 
@@ -47,8 +47,9 @@ def test_unmerged_tokens_and_one_marker_are_what_the_model_feeds_its_llm(
     marker = store.row_marker
     assert marker is not None
 
-    events = decode_frames(SourceRef(str(bikes)), decode_settings(config, describe_model(str(checkpoint))))
-    images = np.concatenate([event.images for event in events if isinstance(event, Frames)])
+    decoding = decode_settings(config, describe_model(str(checkpoint)))
+    with decode_frames(SourceRef(str(bikes)), decoding) as video:
+        images = np.stack(list(video.images()))
     processor = SiglipImageProcessorPil(
         size={"height": 384, "width": 384}, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=3
     )

@@ -38,7 +38,8 @@ def test_spools_share_one_budget(tmp_path: Path) -> None:
 
 
 def merger(features: torch.Tensor, tokens: torch.Tensor, dtype: str, *thresholds: float) -> BatchMerger:
-    encoder = SimpleNamespace(encode=lambda images: SimpleNamespace(features=features, tokens=tokens))
+    encoded = SimpleNamespace(features=features, tokens=tokens)
+    encoder = SimpleNamespace(device=torch.device("cuda"), encode=lambda images: encoded)
     return BatchMerger(encoder, thresholds, dtype, StageClock())
 
 

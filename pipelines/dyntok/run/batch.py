@@ -29,6 +29,8 @@ class Encoded(Protocol):
 class Encoder(Protocol):
     """`dyntok.vision.VisualEncoder`, as far as a run needs it."""
 
+    @property
+    def device(self) -> torch.device: ...
     def encode(self, images: Tensor) -> Encoded: ...
 
 
@@ -63,6 +65,7 @@ class BatchMerger:
         self, encoder: Encoder, thresholds: tuple[float, ...], dtype: str, clock: StageClock
     ) -> None:
         self._encoder = encoder
+        self._padded = encoder.device.type != "cpu"
         self._thresholds = thresholds
         self._dtype = dtype
         self._clock = clock
@@ -71,7 +74,8 @@ class BatchMerger:
         """`images: [B, H, W, 3] uint8`, of which the first `frames` count; the rest pads the batch."""
         with torch.inference_mode():
             with self._clock.measure("model"):
-                encoded = self._encoder.encode(images)
+                # Frames do not share arithmetic on CPUs, so padding would only cost time there.
+                encoded = self._encoder.encode(images if self._padded else images[:frames])
                 features, tokens = encoded.features[:frames], encoded.tokens[:frames]
                 if features.is_cuda:
                     torch.cuda.synchronize(features.device)

@@ -15,7 +15,7 @@ from dyntok.run.prepare import packing
 from dyntok.run.reports import PlanReport
 from dyntok.run.settings import dataset_info, decode_settings, resolve_precision
 from dyntok.store import threshold_name
-from dyntok.video import probe_video
+from dyntok.video import DecodeSettings, probe_video
 from dyntok.vision import describe_model
 
 
@@ -50,7 +50,7 @@ def estimate(inputs: Sequence[str], config: EncodeConfig, *, probe: int = 16) ->
     )
 
 
-def _frames(plan: Plan, config: EncodeConfig, probe: int, settings: object) -> tuple[int, int]:
+def _frames(plan: Plan, config: EncodeConfig, probe: int, settings: DecodeSettings) -> tuple[int, int]:
     """How many videos were probed, and the frames expected of the whole corpus."""
     if config.frames is not None:
         return 0, plan.videos * config.frames
@@ -59,7 +59,7 @@ def _frames(plan: Plan, config: EncodeConfig, probe: int, settings: object) -> t
         if entry.size_bytes is None:
             continue
         try:
-            frames, _ = probe_video(entry.ref, settings)
+            frames, _ = probe_video(entry.ref, settings.sampling, settings.limits)
         except VideoError:
             continue
         counts.append(len(frames))

@@ -70,7 +70,7 @@ def decode_settings(config: EncodeConfig, spec: ModelSpec) -> DecodeSettings:
         ),
         height=spec.height,
         width=spec.width,
-        resample=spec.resample,
+        resample="bilinear" if spec.resample == "bilinear" else "bicubic",
         backend=config.decoder,
     )
 

@@ -91,7 +91,7 @@ class _Column:
 def _explain_zarr(where: str) -> Iterator[None]:
     try:
         yield
-    except (ValueError, RuntimeError, TypeError, KeyError, OSError, zarr.errors.BaseZarrError) as error:
+    except (ValueError, RuntimeError, OSError, zarr.errors.BaseZarrError) as error:
         raise DamageError(f"{where} cannot be read: {error}", hint="run `dyntok verify`") from error
 
 

@@ -7,6 +7,7 @@ reference frames) are not in it; what is in it is sorted by presentation time, a
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from dyntok.video.settings import DecodeLimits
 Ints = npt.NDArray[np.int64]
 Access = Literal["seek", "forward", "count"]
 
-_NO_TIME = -(2**63)
+NO_TIME = -(2**63)  # FFmpeg's own mark
 _KEY, _CLEAN, _DISCARD, _HIDDEN = 1, 2, 4, 8
 # Containers whose times are invented or patchy: frames are counted instead.
 _COUNTED = {
@@ -85,6 +86,18 @@ class FrameIndex:
         """`[T]` float64 presentation times of frames, in seconds on the container's clock."""
         ticks = self.pts[positions].astype(np.float64)
         return ticks * self.time_base.numerator / self.time_base.denominator
+
+    def counted(self, times: Sequence[int | None]) -> FrameIndex:
+        """The same video with the frames of a full decode, at `times` in ticks where the decoder knows them all."""
+        ticks = [NO_TIME if time is None else time for time in times]
+        pts = np.array(ticks, np.int64)
+        time_base = self.time_base
+        if NO_TIME in ticks or np.any(np.diff(pts) <= 0):
+            pts, time_base = np.arange(len(times), dtype=np.int64), 1 / self.nominal_rate
+        none = np.empty(0, np.int64)
+        return replace(
+            self, pts=pts, packet=none, clean=none, entry=none, time_base=time_base, last_duration=0, access="count"
+        )
 
     def without_lead(self, count: int) -> FrameIndex:
         """Without the first `count` frames, which no decoder can show because what they refer to was cut off."""
@@ -157,12 +170,12 @@ def _read_packets(video: OpenVideo) -> _Packets:
                 continue
             if len(pts) >= video.limits.max_packets:
                 raise VideoError("too_large", f"{video.name} has more than {video.limits.max_packets} packets")
-            pts.append(_NO_TIME if packet.pts is None else packet.pts)
-            dts.append(_NO_TIME if packet.dts is None else packet.dts)
+            pts.append(NO_TIME if packet.pts is None else packet.pts)
+            dts.append(NO_TIME if packet.dts is None else packet.dts)
             flags.append(_flags_of(packet, kind))
             duration, is_cut = packet.duration or 0, packet.is_corrupt
-    as_ints = (np.frombuffer(a, np.int64) if len(a) else np.empty(0, np.int64) for a in (pts, dts))
-    return _Packets(*as_ints, np.array(flags, np.uint8), duration, is_cut and video.container != "mpegts")
+    is_cut = is_cut and video.container != "mpegts"
+    return _Packets(np.array(pts, np.int64), np.array(dts, np.int64), np.array(flags, np.uint8), duration, is_cut)
 
 
 def _flags_of(packet: Any, kind: KeyKind) -> int:
@@ -204,11 +217,11 @@ def _index_of(packets: _Packets, video: OpenVideo) -> FrameIndex:
 def _access(packets: _Packets, pts: Ints, video: OpenVideo) -> tuple[Access, str]:
     if video.container in _COUNTED:
         return "count", _COUNTED[video.container]
-    if pts[0] == _NO_TIME:
+    if pts[0] == NO_TIME:
         return "count", "some frames have no time"
     if np.any(np.diff(pts) == 0):
         return "count", "some frames have the same time"
-    dts = packets.dts[packets.dts != _NO_TIME]
+    dts = packets.dts[packets.dts != NO_TIME]
     if np.any(np.diff(dts) < 0):
         return "count", "the clock of the stream runs backwards"
     if video.codec == "h264" and video.context.field_order > 1:

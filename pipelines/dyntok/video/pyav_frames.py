@@ -10,17 +10,21 @@ import numpy as np
 
 from dyntok.errors import VideoError
 from dyntok.video.container import OpenVideo
-from dyntok.video.index import FrameIndex
+from dyntok.video.index import NO_TIME, FrameIndex
 
 # A decoder may hold back this many packets before it gives a frame.
 _DELAY_PACKETS = 64
 # Shorter ways are decoded rather than jumped over.
 _SHORTEST_JUMP = 8
-_SKIPS_UNUSED = frozenset(("h264", "hevc"))
+_REPORTED = (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.EOFError, av.error.ExternalError)
 
 
 class Unindexed(Exception):
     """The decoder's first frames are not those of the index: the packets do not tell which frames there are."""
+
+
+class _Lost(Exception):
+    """The packets that come are not those that were indexed."""
 
 
 class FrameReader:
@@ -32,11 +36,20 @@ class FrameReader:
     def __init__(self, video: OpenVideo, index: FrameIndex) -> None:
         self._video = video
         self.index = index
+        self._packets: Any = None
+        self._held: Any = None
+        self._done = False
         self._ready: dict[int, Any] = {}
         self._wanted: frozenset[int] = frozenset()
         self._skip_before = 0
+        self._lead = _lead_frames(index)
         self._trusted = index.access == "seek"
         self._rewind()
+
+    @property
+    def began_at(self) -> int:
+        """The packet at which the last run of decoding began; 0 is the start of the file."""
+        return self._began
 
     def look(self) -> Any:
         """The first frame that can be decoded, with the index checked against it and the next ones.
@@ -51,12 +64,13 @@ class FrameReader:
         if not found:
             raise VideoError("corrupt", f"{self._video.name}: none of its first frames can be decoded")
         if not self._errors:
-            lead = found[0] if found[0] < self._lead() + 1 else 0
+            lead = found[0] if found[0] <= self._lead else 0
             if found != list(range(lead, lead + len(found))) or self._strays:
                 raise Unindexed
             if lead:
                 self.index = self.index.without_lead(lead)
                 self._ready = {position - lead: frame for position, frame in self._ready.items()}
+                self._lead = 0
         return self._ready[min(self._ready)]
 
     def frames(self, positions: Sequence[int]) -> Iterator[Any]:
@@ -71,26 +85,34 @@ class FrameReader:
             yield self._reach(position)
 
     def _reach(self, position: int) -> Any:
-        if position not in self._ready:
-            self._go_towards(position)
-        if self._pull(position) and not self._is_tainted(position):
-            return self._ready.pop(position)
-        # A seek may have dropped what a sequential decode has. So once more, from further back.
-        for entry in self._earlier_entries(position):
-            self._go_to(entry)
+        try:
+            if position not in self._ready:
+                self._go_towards(position)
             if self._pull(position) and not self._is_tainted(position):
                 return self._ready.pop(position)
+            # A seek may have dropped what a sequential decode has. So once more, from further back.
+            entry = self._earlier_entry(position)
+        except _Lost:
+            self._trusted = False
+            entry = 0
+        if entry is not None:
+            self._go_to(entry)
+            try:
+                if self._pull(position) and not self._is_tainted(position):
+                    return self._ready.pop(position)
+            except _Lost:
+                raise VideoError("changed", f"{self._video.name} changed while it was read") from None
         when = self.index.pts_seconds(np.array([position]))[0]
         raise VideoError(
             "corrupt",
             f"{self._video.name}: frame {position} at {when:.3f} s cannot be decoded without errors",
         )
 
-    def _earlier_entries(self, position: int) -> list[int]:
-        entry = int(self.index.entry[position])
-        earlier = np.flatnonzero(self.index.packet_key[:entry])
-        entries = [int(earlier[-2]) if len(earlier) > 1 else 0]
-        return [e for e in entries if e < self._began] if self._trusted else []
+    def _earlier_entry(self, position: int) -> int | None:
+        """Where to begin if the first attempt failed; None if it began there already."""
+        earlier = np.flatnonzero(self.index.packet_key[: int(self.index.entry[position])])
+        entry = int(earlier[-2]) if len(earlier) > 1 and self._trusted else 0
+        return entry if entry < self._began else None
 
     def _go_towards(self, position: int) -> None:
         entry = int(self.index.entry[position])
@@ -108,37 +130,35 @@ class FrameReader:
         return True
 
     def _feed(self) -> None:
-        packet = self._held or next(self._packets, None)
-        self._held = None
-        if packet is None:
-            self._done = True
-            return
+        packet = self._next_packet()
         is_flush = packet.size == 0
-        if is_flush and packet.dts is not None:
-            return
         number = self._next
         if not is_flush:
             self._next += 1
-            self._check_order(packet, number)
+            if number >= len(self.index.packet_pts) or _ticks(packet.pts) != self.index.packet_pts[number]:
+                raise _Lost
             self._choose_skipping(packet, number)
-        with self._video.errors("read"):
+        with self._video.errors("decoded"):
             try:
                 frames = packet.decode()
-            except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.EOFError):
-                self._errors.append(number)
-                return
+            except _REPORTED:
+                self._note_error(number, self._position_of(packet.pts))
+                frames = []
         for frame in frames:
             self._take(frame)
         self._done = self._done or is_flush
 
-    def _check_order(self, packet: Any, number: int) -> None:
-        """Packets must come as they were indexed, or the reader would not know where it is."""
-        if number >= len(self.index.packet_pts):
-            raise VideoError("changed", f"{self._video.name} changed while it was read")
+    def _next_packet(self) -> Any:
+        """The next packet of the stream; an empty one flushes the decoder and is the last."""
+        packet, self._held = self._held, None
+        with self._video.errors("read"):
+            while packet is None or (packet.size == 0 and packet.dts is not None):
+                packet = next(self._packets)
+        return packet
 
     def _choose_skipping(self, packet: Any, number: int) -> None:
         """Frames that nothing refers to need not be decoded on the way to a wanted one."""
-        if self._video.codec in _SKIPS_UNUSED:
+        if self._video.codec == "h264":
             skip = number < self._skip_before and not self._is_wanted_time(packet.pts)
             self._video.context.skip_frame = "NONREF" if skip else "DEFAULT"
 
@@ -152,9 +172,14 @@ class FrameReader:
             self._strays += 1
             return
         if frame.is_corrupt:
-            self._errors.append(int(self.index.packet[position]))
-        if position in self._wanted:
+            self._note_error(int(self.index.packet[position]), position)
+        elif position in self._wanted:
             self._ready[position] = frame
+
+    def _note_error(self, number: int, position: int | None) -> None:
+        """Errors of frames that precede the first key frame are in the nature of a cut stream."""
+        if position is None or position >= self._lead:
+            self._errors.append(number)
 
     def _position_of(self, pts: int | None) -> int | None:
         if pts is None:
@@ -170,14 +195,6 @@ class FrameReader:
             self._ready.pop(position, None)
             return True
         return False
-
-    def _lead(self) -> int:
-        """How many frames are shown before the first key frame, or come before it in the file."""
-        keys = np.flatnonzero(self.index.packet_key)
-        if not len(keys):
-            return 0
-        first_pts = self.index.packet_pts[keys[0]]
-        return int(np.count_nonzero((self.index.pts < first_pts) | (self.index.packet < keys[0])))
 
     def _go_to(self, entry: int) -> None:
         if entry <= 0 or not self._seek(entry):
@@ -208,14 +225,15 @@ class FrameReader:
         earlier = np.flatnonzero(self.index.packet_key[:entry])
         if len(earlier):
             times.append(int(self.index.packet_dts[earlier[-1]]))
-        return [t for t in times if t != -(2**63)]
+        return [t for t in times if t != NO_TIME]
 
     def _first_key_packet(self) -> int | None:
         """The number of the first indexed key packet from here on, which is held back for feeding."""
         with self._video.errors("read"):
             for packet in self._packets:
-                if packet.size and packet.is_keyframe and packet.pts is not None:
-                    numbers = np.flatnonzero((self.index.packet_pts == packet.pts) & self.index.packet_key)
+                if packet.size and packet.is_keyframe:
+                    same = (self.index.packet_pts == _ticks(packet.pts)) & self.index.packet_key
+                    numbers = np.flatnonzero(same)
                     self._held = packet
                     return int(numbers[0]) if len(numbers) == 1 else None
         return None
@@ -223,7 +241,7 @@ class FrameReader:
     def _rewind(self) -> None:
         self._video.reopen()
         self._packets = self._video.input.demux(self._video.stream)
-        self._held: Any = None
+        self._held = None
         self._start_at(0)
 
     def _start_at(self, number: int) -> None:
@@ -232,6 +250,18 @@ class FrameReader:
         self._errors: list[int] = []
         self._strays = 0
         self._ready.clear()
+
+
+def _ticks(time: int | None) -> int:
+    return NO_TIME if time is None else time
+
+
+def _lead_frames(index: FrameIndex) -> int:
+    """How many frames are shown before the first key frame, or come before it in the file."""
+    keys = np.flatnonzero(index.packet_key)
+    if not len(keys):
+        return 0
+    return int(np.count_nonzero((index.pts < index.packet_pts[keys[0]]) | (index.packet < keys[0])))
 
 
 class CountingReader:
@@ -250,6 +280,12 @@ class CountingReader:
             if len(times) > self._video.limits.max_packets:
                 raise VideoError("too_large", f"{self._video.name} has too many frames")
         return times, first
+
+    def first(self) -> Any:
+        """The first frame of all."""
+        for frame, _ in self._decode():
+            return frame
+        raise VideoError("corrupt", f"{self._video.name}: none of its frames can be decoded")
 
     def frames(self, positions: Sequence[int]) -> Iterator[Any]:
         """As `FrameReader.frames`; positions count the frames of a full decode."""
@@ -276,10 +312,10 @@ class CountingReader:
         for packet in self._video.input.demux(self._video.stream):
             if packet.size == 0 and packet.dts is not None:
                 continue
-            with self._video.errors("read"):
+            with self._video.errors("decoded"):
                 try:
                     frames = packet.decode()
-                except (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.EOFError):
+                except _REPORTED:
                     tainted = True
                     continue
             for frame in frames:

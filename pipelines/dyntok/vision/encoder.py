@@ -102,7 +102,7 @@ class VisualEncoder:
             )
         # CPU matrix products round a row by where it lies in the matrix, so frames go one by one there. At
         # hundreds of rows a frame this costs nothing.
-        batches = images.split(1) if self.device.type == "cpu" else (images,)
+        batches = torch.split(images, 1) if self.device.type == "cpu" else (images,)
         with torch.inference_mode():
             results = [self._forward(self._normalize(batch)) for batch in batches]
             features = torch.cat([features for features, _ in results]).float()

@@ -1,0 +1,32 @@
+"""From a hostile file to the frames asked for: sniffing, the frame index, sampling, two decoders, and the pool of
+killable decode processes. Imports records, errors, PyAV, decord, numpy, torch and fsspec; no model, no store.
+"""
+
+from dyntok.video.decode import DecodedVideo, decode_frames, probe_video
+from dyntok.video.events import DecodeEvent, DecodeTask, Failed, Finished, Frames, Opened
+from dyntok.video.index import FrameIndex, build_frame_index
+from dyntok.video.pool import DecodePool
+from dyntok.video.resize import resize_frame
+from dyntok.video.settings import DecodeLimits, DecodeSettings, Sampling
+from dyntok.video.sniff import SNIFF_BYTES, sniff_container
+
+__all__ = [
+    "SNIFF_BYTES",
+    "DecodeEvent",
+    "DecodeLimits",
+    "DecodePool",
+    "DecodeSettings",
+    "DecodeTask",
+    "DecodedVideo",
+    "Failed",
+    "Finished",
+    "FrameIndex",
+    "Frames",
+    "Opened",
+    "Sampling",
+    "build_frame_index",
+    "decode_frames",
+    "probe_video",
+    "resize_frame",
+    "sniff_container",
+]

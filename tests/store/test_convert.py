@@ -1,0 +1,122 @@
+"""Conversion: the same content in the other format, and back to the same bytes."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dyntok.errors import DamageError, StoreError, StoreMismatchError, UsageError
+from dyntok.store import (
+    CompletionRecord,
+    DatasetInfo,
+    StoreIndex,
+    StoreRoot,
+    convert,
+    iter_records,
+    open_shard_reader,
+    verify,
+)
+from tests.support.samples import complete_store, file_bytes, level_tokens, make_info
+
+OTHER = {"webdataset": "zarr", "zarr": "webdataset"}
+
+
+def result_files(root: StoreRoot) -> dict[str, bytes]:
+    return {path: data for path, data in file_bytes(root) if not path.startswith(".tmp")}
+
+
+@pytest.mark.parametrize("source_format", list(OTHER))
+@pytest.mark.parametrize("layout", ["nested", "explicit"])
+@pytest.mark.parametrize("place", ["local", pytest.param("memory", marks=pytest.mark.slow)])
+def test_there_is_equal_and_back_is_identical(
+    tmp_path: Path, source_format: str, layout: str, place: str
+) -> None:
+    base = str(tmp_path) if place == "local" else f"memory://{uuid.uuid4().hex}"
+    info = make_info(
+        shard_format=source_format, layout=layout, dtype="int8" if layout == "explicit" else "bfloat16"
+    )
+    source, samples = complete_store(f"{base}/a", info)
+    progress: list[tuple[int, int]] = []
+    report = convert(
+        f"{base}/a",
+        f"{base}/b",
+        format=OTHER[source_format],
+        on_progress=lambda done, total: progress.append((done, total)),
+    )
+    assert (report.shards, report.already, report.videos) == (3, 0, len(samples))
+    assert progress == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    there = StoreRoot.open(f"{base}/b")
+    checked = verify(f"{base}/b")
+    assert checked.ok and checked.complete, checked.findings
+    target_info = DatasetInfo.load(there)
+    assert target_info == replace(info, shard_format=OTHER[source_format])
+    for record in iter_records(there):
+        reader = open_shard_reader(there, target_info, record.shard, record)
+        for row in reader.rows:
+            video, sample = reader.read(row.row), samples[row.id]
+            np.testing.assert_array_equal(video.head.similarity, sample.similarity)
+            for level, original in zip(video.levels, sample.levels, strict=True):
+                np.testing.assert_array_equal(level.tokens, level_tokens(original))
+    before, after = StoreIndex.open(source), StoreIndex.open(there)
+    assert before.ids == after.ids and before.column("tokens_0.50") == after.column("tokens_0.50")
+    convert(f"{base}/b", f"{base}/c", format=source_format)
+    assert result_files(StoreRoot.open(f"{base}/c")) == result_files(source)
+
+
+def test_an_interrupted_conversion_goes_on(tmp_path: Path) -> None:
+    complete_store(str(tmp_path / "a"), make_info())
+    whole = convert(str(tmp_path / "a"), str(tmp_path / "whole"), format="zarr")
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        convert(str(tmp_path / "a"), str(tmp_path / "b"), format="zarr", on_progress=stop)
+    root = StoreRoot.open(str(tmp_path / "b"))
+    assert not verify(str(tmp_path / "b")).complete
+    assert len(list(iter_records(root))) == 2
+    (tmp_path / "b/shards/shard-000001.json").write_bytes(b"torn")
+    report = convert(str(tmp_path / "a"), str(tmp_path / "b"), format="zarr")
+    assert report.already == 1 and report.bytes == whole.bytes
+    assert result_files(root) == result_files(StoreRoot.open(str(tmp_path / "whole")))
+    assert convert(str(tmp_path / "a"), str(tmp_path / "b"), format="zarr").already == 3
+
+
+def test_damage_is_not_given_a_new_digest(tmp_path: Path) -> None:
+    root, _ = complete_store(str(tmp_path / "a"), make_info())
+    record = CompletionRecord.load(root, 1)
+    assert record is not None
+    for path in (record.files[0].path, "row_marker.safetensors"):
+        data = root.read_bytes(path)
+        (tmp_path / "a" / path).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        with pytest.raises(DamageError, match=path.rsplit("/", 1)[-1]):
+            convert(str(tmp_path / "a"), str(tmp_path / "b"), format="zarr")
+        (tmp_path / "a" / path).write_bytes(data)
+
+
+def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
+    root, _ = complete_store(str(tmp_path / "a"), make_info())
+    source = str(tmp_path / "a")
+    with pytest.raises(UsageError, match="no shard format"):
+        convert(source, str(tmp_path / "b"), format="lmdb")
+    with pytest.raises(UsageError, match="already"):
+        convert(source, str(tmp_path / "b"), format="webdataset")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/precious.txt").write_text("x")
+    with pytest.raises(StoreMismatchError, match=r"precious\.txt"):
+        convert(source, str(tmp_path / "full"), format="zarr")
+    complete_store(str(tmp_path / "other"), make_info(shard_format="zarr", token_dim=5))
+    with pytest.raises(StoreMismatchError, match="something else"):
+        convert(source, str(tmp_path / "other"), format="zarr")
+    root.remove("manifest.json")
+    with pytest.raises(StoreError, match="not complete"):
+        convert(source, str(tmp_path / "b"), format="zarr")
+    assert not (tmp_path / "b").exists()

@@ -1,0 +1,26 @@
+"""Clips made once per session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.clips import make_clip
+
+Clip = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    """`clip("cut.mp4")` is the path of that odd video, see `tests.support.clips.CLIPS`."""
+    folder = tmp_path_factory.mktemp("clips")
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = make_clip(name, folder / name.replace(".", "_"))
+        return made[name]
+
+    return make
