@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import traceback
@@ -58,14 +57,11 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code. Never raises what a user could cause."""
     command = next((word for word in arguments if word in COMMANDS), None)
     try:
-        # With standalone_mode off, typer.Exit comes back as its code, as does Ctrl-C; all else is raised.
+        # With standalone_mode off, typer.Exit comes back as its code, as does Ctrl-C; all else is raised. A closed pipe
+        # ends quietly inside Typer.
         code = app(args=list(arguments), prog_name="dyntok", standalone_mode=False)
         if code == errors.INTERRUPTED:
             raise KeyboardInterrupt
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _silence_stdout()
-        return errors.FAILURE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the outermost handler
         if "--debug" in arguments and not isinstance(error, KeyboardInterrupt):
             traceback.print_exception(error)
@@ -78,8 +74,3 @@ def run(arguments: Sequence[str]) -> int:
 def _stop(number: int, frame: FrameType | None) -> None:
     """Batch schedulers send SIGTERM: stop as Ctrl-C does, so that the store can be resumed."""
     raise KeyboardInterrupt
-
-
-def _silence_stdout() -> None:
-    """The reader of our pipe is gone: nothing may be flushed to it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -36,7 +36,7 @@ class Progress(RunObserver):
     def listing(self, videos: int) -> None:
         with self._lock:
             if self._bar is None:
-                self._bar = self._new_bar(desc="listing", unit=" inputs")
+                self._bar = self._new_bar(desc="listing", unit="input")
             if self._bar is not None:
                 self._bar.update(videos - self._bar.n)
 
@@ -48,11 +48,12 @@ class Progress(RunObserver):
             self._total, self._videos = videos, videos_done
             self._started = self._last_shown = time.monotonic()
             if videos_done < videos:
-                self._bar = self._new_bar(total=videos, initial=videos_done, desc="encoding", unit=" videos")
+                self._bar = self._new_bar(total=videos, initial=videos_done, desc="encoding", unit="video")
 
     def model_loaded(self, name: str, device: str) -> None:
         with self._lock:
             self._say(f"model {name} on {device}")
+            self._started = time.monotonic()
 
     def frames(self, frames: int, patches: int, tokens: int) -> None:
         with self._lock:

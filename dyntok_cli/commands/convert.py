@@ -31,7 +31,7 @@ def convert(
     from dyntok_cli.progress import CountingBar
 
     output = Output(json=json, quiet=quiet)
-    with CountingBar(output, "converting", " shards") as bar:
+    with CountingBar(output, "converting", "shard") as bar:
         report = run_convert(source, target, format=format, on_progress=bar)
     already = f" ({count(report.already)} by earlier calls)" if report.already else ""
     lines = [

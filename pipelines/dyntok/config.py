@@ -81,22 +81,33 @@ class EncodeConfig(BaseModel):
         None, ge=1, le=1_000_000, description="with --fps: above it, this many uniformly"
     )
 
-    thresholds: tuple[float, ...] = Field(DEFAULT_THRESHOLDS, min_length=1, max_length=64)
-    format: Literal["webdataset", "zarr"] = "webdataset"
-    layout: Literal["nested", "explicit"] = "nested"
+    thresholds: tuple[float, ...] = Field(
+        DEFAULT_THRESHOLDS,
+        min_length=1,
+        max_length=64,
+        description="similarities above which neighbours merge; tokens are stored at the largest",
+    )
+    format: Literal["webdataset", "zarr"] = Field("webdataset", description="format of the shards")
+    layout: Literal["nested", "explicit"] = Field(
+        "nested", description="nested stores the finest threshold only; explicit stores every one"
+    )
     dtype: Literal["bfloat16", "float16", "float32", "int8"] = Field(
         "bfloat16", description="dtype of stored tokens"
     )
     shard_size: int = Field(10**9, description="aimed size of a shard")
     batch_size: int = Field(16, ge=1, le=4096, description="frames per forward pass; one fixed shape")
 
-    decoder: Literal["auto", "decord", "pyav"] = "auto"
+    decoder: Literal["auto", "decord", "pyav"] = Field(
+        "auto", description="decoding library; auto is always exact"
+    )
     max_pixels: int = Field(8192 * 4320, ge=1, description="largest width x height that is decoded")
     max_seconds: float = Field(24 * 3600.0, gt=0, description="longest video that is decoded")
     full_fingerprint: bool = Field(False, description="fingerprint inputs by their whole content")
 
-    executor: Literal["auto", "local"] = "auto"
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    executor: Literal["auto", "local"] = Field("auto", description="where shards are encoded")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto takes a GPU where there is one"
+    )
     decode_workers: int = Field(
         0, ge=0, le=512, description="decode processes; 0 is one per core, at most 16"
     )

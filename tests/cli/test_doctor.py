@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -88,3 +89,13 @@ def test_what_only_some_uses_need_is_optional(monkeypatch: pytest.MonkeyPatch) -
     found = {check.name: check for check in checks.extras()}
     assert found["s3://"].state == OPTIONAL
     assert "dyntok[s3]" in found["s3://"].detail
+
+
+def test_a_folder_without_locks_is_a_trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def no_locks(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert state(list(checks.writing(tmp_path)), "folder") == WARNING

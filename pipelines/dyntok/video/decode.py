@@ -17,7 +17,7 @@ from dyntok.video.container import OpenVideo
 from dyntok.video.decord_frames import DecordReader
 from dyntok.video.index import FrameIndex, build_frame_index
 from dyntok.video.picture import RgbConverter, Turn, degrees_of, turn_of, turned
-from dyntok.video.pyav_frames import CountingReader, FrameReader, Unindexed
+from dyntok.video.pyav_frames import CountingReader, FrameReader, UnindexedError
 from dyntok.video.resize import resize_frame
 from dyntok.video.settings import DecodeLimits, DecodeSettings, Sampling
 
@@ -29,7 +29,7 @@ class DecodedVideo:
     """The sampled frames of one video. Close it, or use it as a context manager.
 
     `backend="auto"` takes PyAV: it is exact on every file, reports damage, and was the faster one wherever decord
-    is exact too (`tests/benchmarks/decoders.py`). decord is there for those who ask for it, and refuses files on
+    is exact too (`python -m tests.video.decoder_table`). decord is there for those who ask for it, and refuses files on
     which it would be inexact.
 
     Attributes:
@@ -91,7 +91,7 @@ class DecodedVideo:
         decoder, reason = "pyav", AUTO_REASON if self._settings.backend == "auto" else "asked for"
         if self._settings.backend == "decord":
             with self._timed("decode"):
-                self._reader = DecordReader(self._video, index, self._turn)
+                self._reader = DecordReader(self._video, index, self._turn, (first.height, first.width))
             decoder, reason = "decord", "asked for, and its frames are those of the index"
         elif index.access != "seek":
             reason += f"; {index.access_reason}"
@@ -102,6 +102,7 @@ class DecodedVideo:
             yield from self._reader.frames(positions)
             return
         for frame in self._reader.frames(positions):
+            self._video.check_size(frame.width, frame.height)
             with self._video.errors("converted"):
                 image = turned(self._convert(frame), self._turn)
             yield image
@@ -138,7 +139,7 @@ def probe_video(
         reader = FrameReader(video, replace(index, access="forward"))
         try:
             first = reader.look()
-        except Unindexed:
+        except UnindexedError:
             first = CountingReader(video).first()
         turn = turn_of(first, video.name)
         sampled = _sample(video.name, settings, reader.index)
@@ -152,7 +153,7 @@ def _first_look(video: OpenVideo, index: FrameIndex) -> tuple[Any, FrameIndex, A
         try:
             first = reader.look()
             return reader, reader.index, first
-        except Unindexed:
+        except UnindexedError:
             index = replace(index, access="count", access_reason="packets and frames do not match")
     counter = CountingReader(video)
     times, first = counter.look()
@@ -166,7 +167,9 @@ def _sample(name: str, settings: DecodeSettings, index: FrameIndex) -> SampledFr
     count = settings.sampling.count(len(index), index.fps)
     if count > limit:
         raise VideoError(
-            "too_large", f"{name}: {count} frames were asked for, more than {limit}", hint="lower --fps or --frames"
+            "too_large",
+            f"{name}: {count} frames were asked for, more than {limit}",
+            hint="lower --fps or --frames",
         )
     positions = settings.sampling.choose(len(index), index.fps)
     return SampledFrames(positions, index.pts_seconds(positions))

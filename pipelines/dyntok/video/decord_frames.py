@@ -27,7 +27,7 @@ class DecordReader:
     files only. So it is used only if its list of frames is the index, time by time.
     """
 
-    def __init__(self, video: OpenVideo, index: FrameIndex, turn: Turn) -> None:
+    def __init__(self, video: OpenVideo, index: FrameIndex, turn: Turn, size: tuple[int, int]) -> None:
         import decord
 
         self._name = video.name
@@ -43,14 +43,21 @@ class DecordReader:
             self._reader = decord.VideoReader(
                 str(Path(path or "").absolute()), num_threads=1, fault_tol=_FAULT_TOLERANCE
             )
+        self._shape = (*size, 3)
         self._check_times(index)
+        self._image(0)
 
     def frames(self, positions: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
         """`[h, w, 3]` uint8 for each of `positions` (strictly ascending)."""
         for position in positions:
-            with self._reported():
-                image = self._reader[position].asnumpy()
-            yield image
+            yield self._image(position)
+
+    def _image(self, position: int) -> npt.NDArray[np.uint8]:
+        with self._reported():
+            image: npt.NDArray[np.uint8] = self._reader[position].asnumpy()
+        # decord takes padded rows of narrow pictures for a fourth colour.
+        self._refuse_if(image.shape != self._shape, "it gives pictures of another shape")
+        return image
 
     def _check_times(self, index: FrameIndex) -> None:
         every = np.arange(len(index))

@@ -33,7 +33,11 @@ _COUNTED = {
     "mpegps": "a program stream does not time every frame",
 }
 # Containers in which a seek may land anywhere or nowhere.
-_FORWARD = {"gif": "a GIF cannot be searched", "ogg": "an Ogg file has no index", "asf": "an ASF index is coarse"}
+_FORWARD = {
+    "gif": "a GIF cannot be searched",
+    "ogg": "an Ogg file has no index",
+    "asf": "an ASF index is coarse",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,14 @@ class FrameIndex:
             pts, time_base = np.arange(len(times), dtype=np.int64), 1 / self.nominal_rate
         none = np.empty(0, np.int64)
         return replace(
-            self, pts=pts, packet=none, clean=none, entry=none, time_base=time_base, last_duration=0, access="count"
+            self,
+            pts=pts,
+            packet=none,
+            clean=none,
+            entry=none,
+            time_base=time_base,
+            last_duration=0,
+            access="count",
         )
 
     def without_lead(self, count: int) -> FrameIndex:
@@ -132,11 +143,12 @@ def build_frame_index(
             return build_frame_index(opened)
     packets = _read_packets(video)
     claimed = _claimed_packets(video)
-    if len(packets.pts) < claimed or packets.last_is_cut or _is_short(video, len(packets.pts)):
+    whole = len(packets.pts) - packets.last_is_cut
+    if whole < max(claimed, len(packets.pts)) or _is_short(video, whole):
         raise VideoError(
             "truncated",
-            f"{video.name} ends early: its video stream has {len(packets.pts)} whole frames"
-            + (f" of {claimed}" if claimed > len(packets.pts) else ""),
+            f"{video.name} ends early: its video stream has {whole} whole frames"
+            + (f" of {claimed}" if claimed > whole else ""),
             hint="fetch the file again",
         )
     index = _index_of(packets, video)
@@ -169,13 +181,17 @@ def _read_packets(video: OpenVideo) -> _Packets:
             if packet.size == 0:
                 continue
             if len(pts) >= video.limits.max_packets:
-                raise VideoError("too_large", f"{video.name} has more than {video.limits.max_packets} packets")
+                raise VideoError(
+                    "too_large", f"{video.name} has more than {video.limits.max_packets} packets"
+                )
             pts.append(NO_TIME if packet.pts is None else packet.pts)
             dts.append(NO_TIME if packet.dts is None else packet.dts)
             flags.append(_flags_of(packet, kind))
             duration, is_cut = packet.duration or 0, packet.is_corrupt
     is_cut = is_cut and video.container != "mpegts"
-    return _Packets(np.array(pts, np.int64), np.array(dts, np.int64), np.array(flags, np.uint8), duration, is_cut)
+    return _Packets(
+        np.array(pts, np.int64), np.array(dts, np.int64), np.array(flags, np.uint8), duration, is_cut
+    )
 
 
 def _flags_of(packet: Any, kind: KeyKind) -> int:

@@ -59,7 +59,9 @@ def key_kind(packet: Any, kind: KeyKind) -> bool:
     if kind.codec == "h264":
         return any(unit & 31 == 5 for unit in _first_slices(packet, kind.length_bytes, _is_h264_slice))
     if kind.codec == "hevc":
-        return any(16 <= unit >> 1 & 63 <= 23 for unit in _first_slices(packet, kind.length_bytes, _is_hevc_slice))
+        return any(
+            16 <= unit >> 1 & 63 <= 23 for unit in _first_slices(packet, kind.length_bytes, _is_hevc_slice)
+        )
     return kind.codec in _ALWAYS_CLEAN
 
 
@@ -88,7 +90,7 @@ def _first_slices(packet: Any, length_bytes: int, is_slice: Any) -> list[int]:
         else:
             begin = data.find(b"\0\0\1", position) + 3
             position = begin if begin >= 3 else len(data)
-        if begin >= len(data) or begin < 3 and not length_bytes:
+        if begin >= len(data) or (begin < 3 and not length_bytes):
             return []
         if is_slice(data[begin]):
             return [data[begin]]

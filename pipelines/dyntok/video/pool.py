@@ -216,7 +216,9 @@ class DecodePool:
         if status == WATCHDOG_STATUS:
             self._settle(job, self._timeout(job))
         else:
-            self._settle(job, VideoError("worker_died", f"{job.task.id}: the decode process died{_how(status)}"))
+            self._settle(
+                job, VideoError("worker_died", f"{job.task.id}: the decode process died{_how(status)}")
+            )
 
     def _fail_overdue(self, worker: _Worker) -> None:
         job = worker.job
@@ -227,7 +229,9 @@ class DecodePool:
     def _timeout(self, job: _Job) -> VideoError:
         seconds = self._settings.limits.timeout_s
         return VideoError(
-            "timeout", f"{job.task.id}: decoding took longer than {seconds:g} s", hint="raise --decode-timeout-s"
+            "timeout",
+            f"{job.task.id}: decoding took longer than {seconds:g} s",
+            hint="raise --decode-timeout-s",
         )
 
     def _retire(self, worker: _Worker) -> int:
@@ -259,7 +263,8 @@ class DecodePool:
             job.attempts += 1
             worker.job = job
             self._send(
-                worker, {"kind": "task", "id": job.task.id, "ref": asdict(job.task.ref), "start": job.delivered}
+                worker,
+                {"kind": "task", "id": job.task.id, "ref": asdict(job.task.ref), "start": job.delivered},
             )
             self._set_deadline(worker, self._settings.limits.timeout_s)
 

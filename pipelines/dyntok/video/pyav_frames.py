@@ -19,11 +19,11 @@ _SHORTEST_JUMP = 8
 _REPORTED = (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.EOFError, av.error.ExternalError)
 
 
-class Unindexed(Exception):
+class UnindexedError(Exception):
     """The decoder's first frames are not those of the index: the packets do not tell which frames there are."""
 
 
-class _Lost(Exception):
+class _LostError(Exception):
     """The packets that come are not those that were indexed."""
 
 
@@ -55,7 +55,7 @@ class FrameReader:
         """The first frame that can be decoded, with the index checked against it and the next ones.
 
         Frames at the start that refer to what was cut off are taken out of `index`.
-        Raises Unindexed, and VideoError `corrupt` if nothing can be decoded.
+        Raises UnindexedError, and VideoError `corrupt` if nothing can be decoded.
         """
         self._wanted = frozenset(range(min(len(self.index), 2 * _DELAY_PACKETS)))
         while not self._done and len(self._ready) < 3:
@@ -66,7 +66,7 @@ class FrameReader:
         if not self._errors:
             lead = found[0] if found[0] <= self._lead else 0
             if found != list(range(lead, lead + len(found))) or self._strays:
-                raise Unindexed
+                raise UnindexedError
             if lead:
                 self.index = self.index.without_lead(lead)
                 self._ready = {position - lead: frame for position, frame in self._ready.items()}
@@ -92,7 +92,7 @@ class FrameReader:
                 return self._ready.pop(position)
             # A seek may have dropped what a sequential decode has. So once more, from further back.
             entry = self._earlier_entry(position)
-        except _Lost:
+        except _LostError:
             self._trusted = False
             entry = 0
         if entry is not None:
@@ -100,7 +100,7 @@ class FrameReader:
             try:
                 if self._pull(position) and not self._is_tainted(position):
                     return self._ready.pop(position)
-            except _Lost:
+            except _LostError:
                 raise VideoError("changed", f"{self._video.name} changed while it was read") from None
         when = self.index.pts_seconds(np.array([position]))[0]
         raise VideoError(
@@ -136,7 +136,7 @@ class FrameReader:
         if not is_flush:
             self._next += 1
             if number >= len(self.index.packet_pts) or _ticks(packet.pts) != self.index.packet_pts[number]:
-                raise _Lost
+                raise _LostError
             self._choose_skipping(packet, number)
         with self._video.errors("decoded"):
             try:

@@ -12,16 +12,16 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import IO, Any
 
-import numpy as np
-
 from dyntok.errors import VideoError
 from dyntok.records import SourceRef
 from dyntok.video.decode import DecodedVideo
+from dyntok.video.resize import copy_image
 from dyntok.video.ring import FrameRing
 from dyntok.video.settings import DecodeLimits, DecodeSettings, Sampling
 
@@ -29,6 +29,9 @@ from dyntok.video.settings import DecodeLimits, DecodeSettings, Sampling
 _WATCHDOG_GRACE_S = 5.0
 WATCHDOG_STATUS = 1
 _BATCHES_PER_RING = 4
+# The watchdog's stack counts as memory too.
+_OVERHEAD_BYTES = 4 << 20
+_STACK_BYTES = 256 << 10
 
 
 def settings_to_json(settings: DecodeSettings) -> dict[str, Any]:
@@ -43,6 +46,7 @@ def settings_from_json(data: dict[str, Any]) -> DecodeSettings:
 def serve(connection: Connection, descriptor: int, settings: DecodeSettings) -> None:
     """Decode what is asked for until the other end closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.stack_size(_STACK_BYTES)
     limit_memory(settings.limits.memory_bytes)
     ring = FrameRing(descriptor, settings.height, settings.width, settings.limits.max_sampled_frames)
     with open(os.devnull, "w") as nowhere:
@@ -56,7 +60,7 @@ def limit_memory(extra_bytes: int) -> None:
     with open("/proc/self/status") as status:
         now = next(int(line.split()[1]) << 10 for line in status if line.startswith("VmData:"))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = now + extra_bytes
+    limit = now + _OVERHEAD_BYTES + extra_bytes
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
@@ -91,8 +95,8 @@ class _Worker:
 
     def _decode(self, task: dict[str, Any]) -> None:
         self._active_s = 0.0
-        self._resume()
         try:
+            self._resume()
             with DecodedVideo(SourceRef(**task["ref"]), self._settings, name=task["id"]) as video:
                 self._ring.write_table(video.sampled)
                 self._send("opened", count=len(video.sampled), info=asdict(video.info))
@@ -105,7 +109,9 @@ class _Worker:
             # torch says so with a RuntimeError.
             if not isinstance(error, MemoryError) and "allocate" not in str(error):
                 raise
-            self._send("failed", code="memory", message=f"{task['id']} needs more memory than the limit", hint=None)
+            self._send(
+                "failed", code="memory", message=f"{task['id']} needs more memory than the limit", hint=None
+            )
         finally:
             self._pause()
 
@@ -116,7 +122,7 @@ class _Worker:
                 self._send_batch(start, first, count)
                 start, first, count = start + count, self._slot, 0
                 self._wait_for_slots()
-            np.copyto(self._ring.images[self._slot], image)
+            copy_image(image, self._ring.images[self._slot])
             self._free -= 1
             count += 1
             self._slot = (self._slot + 1) % self._ring.slots
@@ -143,7 +149,10 @@ class _Worker:
     def _resume(self) -> None:
         self._active_since = time.monotonic()
         left = max(0.0, self._settings.limits.timeout_s - self._active_s) + _WATCHDOG_GRACE_S
-        faulthandler.dump_traceback_later(left, exit=True, file=self._nowhere)
+        try:
+            faulthandler.dump_traceback_later(left, exit=True, file=self._nowhere)
+        except RuntimeError as error:
+            raise MemoryError("no memory for a thread") from error
 
     def _pause(self) -> None:
         faulthandler.cancel_dump_traceback_later()
