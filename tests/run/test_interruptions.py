@@ -131,7 +131,7 @@ def test_a_failing_commit_keeps_what_was_committed(
     from dyntok.errors import StoreError
     from dyntok.store import StoreRoot
 
-    config = demo_config(shard_size="150KB")
+    config = demo_config(shard_size="150KB", decode_workers=1)
     commit = StoreRoot.commit_file
 
     def failing(self: StoreRoot, local_tmp: Path, path: str) -> None:

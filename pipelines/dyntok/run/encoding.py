@@ -21,7 +21,8 @@ from dyntok.run.settings import decode_settings, decode_workers, resolve_precisi
 from dyntok.run.spool import SpoolBudget
 from dyntok.store import DatasetInfo, StoreRoot, build_index, save_tensors, write_manifest
 from dyntok.store.names import MARKER_FILE
-from dyntok.vision import VisualEncoder, load_encoder
+from dyntok.video import DecodePool
+from dyntok.vision import ModelSpec, VisualEncoder, load_encoder
 
 
 def encode(
@@ -68,27 +69,7 @@ def encode(
         before = outcome(root, plan)
         observer.planned(plan.videos, before.done + before.failed, plan.shards, plan.shards - len(pending))
         if pending:
-            log = RunLog(root)
-            log.write(
-                "start", config=config.model_dump(mode="json"), software=info.software, pending=len(pending)
-            )
-            with clock.measure("load"):
-                encoder = load_encoder(
-                    config.model,
-                    space=config.space,
-                    device=config.device,
-                    precision=config.precision,
-                    compile=config.compile,
-                    revision=config.revision,
-                )
-            observer.model_loaded(spec.name, str(encoder.device))
-            save_row_marker(root, encoder)
-            job = shard_job(root, info, config, encoder, _LoggingObserver(observer, log, clock), clock)
-            try:
-                local.run(job, _works(plan, pending))
-            finally:
-                log.write("end", stage_seconds=clock.seconds())
-                log.close()
+            _encode_pending(root, config, spec, info, plan, pending, observer, clock)
         with clock.measure("finish"):
             build_index(root, plan.entries())
             write_manifest(root)
@@ -110,11 +91,45 @@ def encode(
     )
 
 
+def _encode_pending(
+    root: StoreRoot,
+    config: EncodeConfig,
+    spec: ModelSpec,
+    info: DatasetInfo,
+    plan: Plan,
+    pending: Sequence[int],
+    observer: RunObserver,
+    clock: StageClock,
+) -> None:
+    log = RunLog(root)
+    log.write("start", config=config.model_dump(mode="json"), software=info.software, pending=len(pending))
+    try:
+        # The decode processes start while the model loads.
+        with DecodePool(decode_settings(config, spec), workers=decode_workers(config)) as pool:
+            with clock.measure("load"):
+                encoder = load_encoder(
+                    config.model,
+                    space=config.space,
+                    device=config.device,
+                    precision=config.precision,
+                    compile=config.compile,
+                    revision=config.revision,
+                )
+            observer.model_loaded(spec.name, str(encoder.device))
+            save_row_marker(root, encoder)
+            job = shard_job(root, info, config, encoder, pool, _LoggingObserver(observer, log, clock), clock)
+            local.run(job, _works(plan, pending))
+    finally:
+        log.write("end", stage_seconds=clock.seconds())
+        log.close()
+
+
 def shard_job(
     root: StoreRoot,
     info: DatasetInfo,
     config: EncodeConfig,
     encoder: VisualEncoder,
+    pool: DecodePool,
     observer: RunObserver,
     clock: StageClock,
 ) -> ShardJob:
@@ -124,8 +139,9 @@ def shard_job(
         info=info,
         encoder=encoder,
         device_type=encoder.device.type,
-        decode=decode_settings(config, encoder.spec),
-        decode_workers=decode_workers(config),
+        pool=pool,
+        height=encoder.spec.height,
+        width=encoder.spec.width,
         batch_size=config.batch_size,
         sample_meta={
             "model": encoder.spec.fingerprint,

@@ -9,22 +9,24 @@ from dyntok.run.batch import Encoder
 from dyntok.run.progress import RunObserver, StageClock
 from dyntok.run.spool import SpoolBudget
 from dyntok.store import DatasetInfo, StoreRoot
-from dyntok.video import DecodeSettings
+from dyntok.video import DecodePool
 
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
     """What is the same for every shard of a run.
 
-    `sample_meta` goes into every sample's JSON; `decode_workers` is a resolved number.
+    `pool` decodes with frames of the encoder's size; whoever made it closes it. `sample_meta` goes into every sample's
+    JSON.
     """
 
     root: StoreRoot
     info: DatasetInfo
     encoder: Encoder
     device_type: str
-    decode: DecodeSettings
-    decode_workers: int
+    pool: DecodePool
+    height: int
+    width: int
     batch_size: int
     sample_meta: dict[str, Any]
     fail_fast: bool

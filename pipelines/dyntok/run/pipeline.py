@@ -28,7 +28,7 @@ from dyntok.run.messages import (
 from dyntok.run.order import Lookahead
 from dyntok.run.workers import POLL_S, Channel, RunState, StoppedError, start_thread
 from dyntok.run.write import WriteLoop
-from dyntok.video import DecodePool, DecodeTask, Failed, Finished, Frames, Opened
+from dyntok.video import DecodeTask, Failed, Finished, Frames, Opened
 
 
 def encode_shards(job: ShardJob, works: Iterable[ShardWork]) -> None:
@@ -45,14 +45,13 @@ def encode_shards(job: ShardJob, works: Iterable[ShardWork]) -> None:
     writer = WriteLoop(job, state, lookahead)
     compute = ComputeLoop(job, state, to_compute, free, writer.channel)
     pin = job.device_type == "cuda"
-    shape = (job.batch_size, job.decode.height, job.decode.width, 3)
+    shape = (job.batch_size, job.height, job.width, 3)
     for _ in range(2):
         free.put(FrameBatch(torch.zeros(shape, dtype=torch.uint8, pin_memory=pin)))
 
     threads = [start_thread("compute", state, compute.run), start_thread("write", state, writer.run)]
     try:
-        with DecodePool(job.decode, workers=job.decode_workers) as pool:
-            _Feeder(job, pool, state, lookahead, to_compute, free).run(iter(works))
+        _Feeder(job, state, lookahead, to_compute, free).run(iter(works))
         while any(thread.is_alive() for thread in threads):
             threads[-1].join(POLL_S)
             state.check()
@@ -72,13 +71,12 @@ class _Feeder:
     def __init__(
         self,
         job: ShardJob,
-        pool: DecodePool,
         state: RunState,
         lookahead: Lookahead,
         to_compute: Channel[ComputeItem],
         free: Channel[FrameBatch],
     ) -> None:
-        self._job, self._pool, self._state, self._lookahead = job, pool, state, lookahead
+        self._job, self._pool, self._state, self._lookahead = job, job.pool, state, lookahead
         self._to_compute, self._free = to_compute, free
         self._entries: dict[int, PlanEntry] = {}
         self._next_token = 0
