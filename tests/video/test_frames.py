@@ -101,6 +101,11 @@ def test_frames_that_are_not_presented_are_not_counted(clip: Clip) -> None:
     assert index.pts_seconds(np.arange(1))[0] == 0.0
 
 
+def test_hidden_reference_frames_are_not_counted(clip: Clip) -> None:
+    index = build_frame_index(SourceRef(str(clip("vp8_hidden.webm"))))
+    assert (len(index.packet_pts), len(index), index.access) == (FRAMES, FRAMES - 6, "seek")
+
+
 def test_rates_and_durations(clip: Clip) -> None:
     even = build_frame_index(SourceRef(str(clip("bframes.mp4"))))
     assert (even.fps, even.seconds) == (RATE, FRAMES / RATE)

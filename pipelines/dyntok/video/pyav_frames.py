@@ -211,7 +211,7 @@ class FrameReader:
                 self._video.source.check()
                 continue
             # A flush may make the decoder forget how far frames are reordered, and then drop some.
-            pass
+            context.reorder_depth = max(depth, context.reorder_depth)
             self._packets = self._video.input.demux(self._video.stream)
             landed = self._first_key_packet()
             if landed is not None and landed <= entry:
