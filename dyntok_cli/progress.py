@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from typing import Any
 
 from dyntok.records import VideoRow
@@ -13,6 +14,12 @@ from dyntok_cli.tables import count, ratio, several
 
 LINE_EVERY_S = 30.0
 REFRESH_EVERY_S = 0.2
+SKIPPED = {
+    "hidden": "hidden",
+    "suffix": "without the suffix of a video",
+    "special": "no regular files",
+    "loop": "links that lead back",
+}
 
 
 class Progress(RunObserver):
@@ -25,6 +32,7 @@ class Progress(RunObserver):
         self._bar: Any = None
         self._videos = self._total = self._failed = 0
         self._frames = self._patches = self._tokens = 0
+        self._skipped: Counter[str] = Counter()
         self._started = self._last_shown = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -40,9 +48,17 @@ class Progress(RunObserver):
             if self._bar is not None:
                 self._bar.update(videos - self._bar.n)
 
+    def skipped(self, name: str, reason: str) -> None:
+        self._skipped[reason] += 1
+
     def planned(self, videos: int, videos_done: int, shards: int, shards_done: int) -> None:
         with self._lock:
             self._close()
+            if self._skipped:
+                reasons = ", ".join(
+                    f"{count(n)} {SKIPPED[reason]}" for reason, n in sorted(self._skipped.items())
+                )
+                self._output.note(f"{several(self._skipped.total(), 'file')} passed over: {reasons}")
             before = f", {count(videos_done)} of them from before" if videos_done else ""
             self._output.note(f"{several(videos, 'video')} in {several(shards, 'shard')}{before}")
             self._total, self._videos = videos, videos_done

@@ -76,3 +76,12 @@ def test_a_counting_bar_needs_a_terminal(stream: io.StringIO, bar: bool) -> None
         progress(500, 1000)
         progress(2000, 2000)
     assert ("verifying: 100%" in stream.getvalue()) is bar
+
+
+def test_files_that_are_passed_over_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(Output()) as progress:
+        progress.skipped("notes.txt", "suffix")
+        progress.skipped("more.txt", "suffix")
+        progress.skipped(".DS_Store", "hidden")
+        progress.planned(2, 0, 1, 0)
+    assert "3 files passed over: 1 hidden, 2 without the suffix of a video" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -75,14 +75,16 @@ def agree_on_plan(
                 f"{root.url} has no plan yet and no inputs were given", hint="give INPUT arguments"
             )
         frozen = root.scratch_dir() / "plan.parquet"
-        freeze_plan(list_inputs(inputs), frozen, on_progress=observer.listing, **packing(config, info))
+        listed = list_inputs(inputs, on_skip=observer.skipped)
+        freeze_plan(listed, frozen, on_progress=_added_up(observer), **packing(config, info))
         root.commit_file(frozen, PLAN_FILE)
         return open_plan(root)
     plan = open_plan(root)
     failed = failed_rows(root) if retry_failed else {}
     new = 0
     if inputs:
-        difference = plan.compare(list_inputs(inputs), full_fingerprint=config.full_fingerprint)
+        listed = list_inputs(inputs, on_skip=observer.skipped)
+        difference = plan.compare(listed, full_fingerprint=config.full_fingerprint)
         check_difference(root, difference, extend, failed)
         new = difference.new_count
     if not new and not failed:
@@ -93,7 +95,9 @@ def agree_on_plan(
     if new:
         additions.append(list_inputs(inputs))
     appended = root.scratch_dir() / "plan.parquet"
-    append_entries(plan, chain(*additions), appended, on_progress=observer.listing, **packing(config, info))
+    append_entries(
+        plan, chain(*additions), appended, on_progress=_added_up(observer), **packing(config, info)
+    )
     plan.close()
     # A complete store becomes an incomplete one before its plan grows.
     root.remove(MANIFEST_FILE)
@@ -119,6 +123,18 @@ def check_difference(
             f"for example {difference.new[0].id}",
             hint="add --extend to encode them into new shards",
         )
+
+
+def _added_up(observer: RunObserver) -> Callable[[int], None]:
+    """From increments to the total so far."""
+    total = 0
+
+    def more(videos: int) -> None:
+        nonlocal total
+        total += videos
+        observer.listing(total)
+
+    return more
 
 
 def packing(config: EncodeConfig, info: DatasetInfo) -> dict[str, Any]:

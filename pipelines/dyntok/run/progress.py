@@ -19,6 +19,9 @@ class RunObserver:
     def listing(self, videos: int) -> None:
         """So many inputs were listed and fingerprinted up to now."""
 
+    def skipped(self, name: str, reason: str) -> None:
+        """A file of a folder was passed over: `hidden`, `suffix`, `special` (no regular file) or `loop`."""
+
     def planned(self, videos: int, videos_done: int, shards: int, shards_done: int) -> None:
         """The plan is frozen; what earlier runs did is counted as done."""
 
