@@ -17,7 +17,7 @@ from tests.support.runs import command, environment
 @pytest.mark.timeout(1500)
 def test_three_hours_take_the_memory_of_one_minute(carphone: Path, tmp_path: Path) -> None:
     peaks = {}
-    for name, seconds in (("minute", 60), ("hours", 3 * 3600)):
+    for name, seconds in (("minute", 60), ("hours", 3 * 3600 + 20)):
         video = tmp_path / f"{name}.mp4"
         loop_clip(carphone, video, seconds)
         arguments = ["encode", video, "--out", tmp_path / name, "--model", "demo", "--fps", "1"]
@@ -37,6 +37,6 @@ def test_three_hours_take_the_memory_of_one_minute(carphone: Path, tmp_path: Pat
     print(
         f"peak: {peaks['minute'] / 2**20:.0f} MiB for a minute, {peaks['hours'] / 2**20:.0f} MiB for {frames} frames"
     )
-    assert frames >= 10_000
+    assert frames >= 10_800
     assert verify(str(tmp_path / "hours")).ok
     assert peaks["hours"] < 1.2 * peaks["minute"]

@@ -16,6 +16,9 @@ from dyntok.records import Grid, Level, Sample, SampledFrames, VideoInfo
 from dyntok.run.batch import MergedBatch
 from dyntok.run.spool import SpoolBudget, TokenSpool
 
+# Bounds the temporaries of planning; the result does not depend on it.
+FRAMES_AT_ONCE = 512
+
 
 class VideoAssembly:
     """Collects merged frames of one video in order. Used by one thread at a time."""
@@ -69,20 +72,18 @@ class VideoAssembly:
         )
 
     def _level(self, number: int, similarity: npt.NDArray[np.float32]) -> Level:
-        plan = plan_from_similarity(torch.from_numpy(similarity), self._thresholds[number])
+        group_size, row_splits = groups_of(similarity, self._thresholds[number])
         spool, scales = self._spools[number], self._scales[number]
-        if spool.rows != plan.token_count:
+        if spool.rows != len(group_size):
             raise ValueError(
-                f"{spool.rows} tokens were merged where the similarity map says {plan.token_count}"
+                f"{spool.rows} tokens were merged where the similarity map says {len(group_size)}"
             )
-        if plan.token_count >= 2**31:
-            raise VideoError("too_large", f"{plan.token_count} tokens do not fit int32 row splits")
         return Level(
             threshold=self._thresholds[number],
-            token_count=plan.token_count,
+            token_count=len(group_size),
             tokens=_Chunks(spool),
-            group_size=plan.group_size.to(torch.uint8).numpy(),
-            row_splits=plan.row_splits.to(torch.int32).numpy(),
+            group_size=group_size,
+            row_splits=row_splits,
             token_scale=np.concatenate(scales) if scales else None,
         )
 
@@ -90,6 +91,26 @@ class VideoAssembly:
         """Free what the video holds; safe after `finish`, once its sample is written."""
         for spool in self._spools:
             spool.close()
+
+
+def groups_of(
+    similarity: npt.NDArray[np.float32], threshold: float
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """Group sizes `[N]` and row splits `[T*R + 1]` of a map of any length, planned a stretch at a time.
+
+    Raises VideoError when the tokens are too many for int32 row splits.
+    """
+    sizes: list[npt.NDArray[np.uint8]] = []
+    splits = [np.zeros(1, np.int32)]
+    total = 0
+    for first in range(0, len(similarity), FRAMES_AT_ONCE):
+        plan = plan_from_similarity(torch.from_numpy(similarity[first : first + FRAMES_AT_ONCE]), threshold)
+        if total + plan.token_count >= 2**31:
+            raise VideoError("too_large", f"more than {total} tokens do not fit int32 row splits")
+        sizes.append(plan.group_size.to(torch.uint8).numpy())
+        splits.append((plan.row_splits[1:] + total).to(torch.int32).numpy())
+        total += plan.token_count
+    return np.concatenate(sizes), np.concatenate(splits)
 
 
 class _Chunks:

@@ -19,7 +19,7 @@ CHUNK_BYTES = 8 * 2**20
 class SpoolBudget:
     """Bytes that all spools of a run may hold in memory together."""
 
-    def __init__(self, total_bytes: int = 256 * 2**20, each_bytes: int = 32 * 2**20) -> None:
+    def __init__(self, total_bytes: int = 256 * 2**20, each_bytes: int = 16 * 2**20) -> None:
         self.each_bytes = each_bytes
         self._free = total_bytes
         self._lock = threading.Lock()
