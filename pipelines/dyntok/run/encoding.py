@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from dyntok.config import EncodeConfig
 from dyntok.corpus import Plan
+from dyntok.errors import StoreError
 from dyntok.records import VideoRow
 from dyntok.run.executors import local
 from dyntok.run.job import ShardJob
@@ -119,9 +121,14 @@ def _encode_pending(
             save_row_marker(root, encoder)
             job = shard_job(root, info, config, encoder, pool, _LoggingObserver(observer, log, clock), clock)
             local.run(job, _works(plan, pending))
-    finally:
         log.write("end", stage_seconds=clock.seconds())
-        log.close()
+    except BaseException as error:
+        # The disk may be full, which must not hide why the run stopped.
+        with suppress(StoreError):
+            log.write("stopped", reason=f"{type(error).__name__}: {error}", stage_seconds=clock.seconds())
+            log.close()
+        raise
+    log.close()
 
 
 def shard_job(

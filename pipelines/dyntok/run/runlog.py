@@ -10,6 +10,7 @@ from typing import Any
 
 from dyntok.store import StoreRoot
 from dyntok.store.names import LOG_FOLDER
+from dyntok.store.root import explain_os_error
 
 
 class RunLog:
@@ -23,16 +24,20 @@ class RunLog:
         self._lock = threading.Lock()
         self._local = root.local_path(self._path)
         if self._local is not None:
-            self._local.parent.mkdir(exist_ok=True)
+            with explain_os_error(str(self._local), "write"):
+                self._local.parent.mkdir(exist_ok=True)
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one event with the current time."""
+        """Append one event with the current time. Raises StoreError when the disk is full."""
         line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **fields}, sort_keys=True)
         with self._lock:
             if self._local is None:
                 self._lines.append(line)
                 return
-            with open(self._local, "a", encoding="utf-8") as file:
+            with (
+                explain_os_error(str(self._local), "write"),
+                open(self._local, "a", encoding="utf-8") as file,
+            ):
                 file.write(line + "\n")
 
     def close(self) -> None:

@@ -272,7 +272,10 @@ class DecodePool:
         if self._zygote is None:
             raise RunError("the decode pool is closed")
         settings = self._settings
-        ring = FrameRing.create(settings.height, settings.width, settings.limits.max_sampled_frames)
+        try:
+            ring = FrameRing.create(settings.height, settings.width, settings.limits.max_sampled_frames)
+        except OSError as error:
+            raise RunError(f"the buffer of a decode process cannot be made: {error.strerror}") from error
         ours, theirs = socket.socketpair()
         try:
             with theirs:
