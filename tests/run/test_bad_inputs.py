@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 import dyntok
 from dyntok.errors import VIDEO_ERROR_CODES
 from dyntok.run import encode, status
 from dyntok.store import StoreIndex, StoreRoot, verify
-from tests.support.runs import demo_config
+from tests.support.looping import loop_clip
+from tests.support.runs import command, demo_config, environment
 
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{target}\n#EXT-X-ENDLIST\n"
 
@@ -123,15 +127,62 @@ def flip_and_encode(clip: Path, tmp_path: Path, files: int, seed: int) -> None:
 
 
 def test_a_decode_that_hangs_is_ended_at_its_limit(carphone: Path, tmp_path: Path) -> None:
-    """Reading from a FIFO that nobody writes to hangs for ever."""
+    """A decode process is stopped in the middle of a video: for the run, it hangs for ever."""
     folder = tmp_path / "in"
     folder.mkdir()
+    loop_clip(carphone, folder / "a-long.mp4", 1200)
     (folder / "good.mp4").write_bytes(carphone.read_bytes())
+    flags = ("--model", "demo", "--frames", "4", "--decode-workers", "1", "--decode-timeout", "4")
+    arguments = command("encode", folder, "--out", tmp_path / "out", *flags)
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        decoder = wait_for_decoder(psutil.Process(process.pid))
+        decoder.suspend()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 3, errors
+    rows = rows_of(tmp_path / "out")
+    assert rows["a-long.mp4"][1:] == ("timeout", "a-long.mp4: decoding took longer than 4 s")
+    assert rows["good.mp4"][0] == "done"
+    assert not decoder.is_running()
+
+
+def wait_for_decoder(run: psutil.Process) -> psutil.Process:
+    """The decode process of a run with one: the child of its only child, once it has used some CPU."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        with suppress(psutil.NoSuchProcess):
+            for child in run.children(recursive=True):
+                busy = sum(child.cpu_times()[:2]) > 0.05
+                if child.ppid() != run.pid and busy:
+                    return child
+        time.sleep(0.002)
+    raise AssertionError("no decode process was started")
+
+
+def test_pipes_and_devices_are_no_videos(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
     manifest = tmp_path / "list.jsonl"
-    os.mkfifo(folder / "hang.mp4")
-    manifest.write_text('{"path": "in/good.mp4"}\n{"path": "in/hang.mp4"}\n')
-    start = time.monotonic()
-    report = encode([str(manifest)], str(tmp_path / "out"), demo_config(decode_timeout_s=3.0))
-    assert (report.done, report.failed) == (1, 1)
-    assert time.monotonic() - start < 30
-    assert list(dyntok.open(tmp_path / "out")) == ["in/good.mp4"]
+    manifest.write_text('{"path": "pipe.mp4"}\n{"path": "/dev/zero"}\n')
+    report = encode([str(manifest)], str(tmp_path / "out"), demo_config())
+    assert (report.done, report.failed) == (0, 2)
+
+
+def test_claims_of_frames_that_are_not_there(carphone: Path, tmp_path: Path) -> None:
+    """A table of 5,000 frames over the data of about 50; and headers that claim what the table does not have."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    whole = tmp_path / "whole.mp4"
+    frames = loop_clip(carphone, whole, 170, movflags="faststart")
+    assert frames > 5000
+    data = whole.read_bytes()
+    media = data.index(b"mdat")
+    (folder / "cut.mp4").write_bytes(data[: media + (len(data) - media) * 50 // frames])
+    short = bytearray(carphone.read_bytes())
+    count = short.index(b"stts") + 12
+    short[count : count + 4] = (5000).to_bytes(4, "big")
+    (folder / "claims.mp4").write_bytes(short)
+    encode([str(folder)], str(tmp_path / "out"), demo_config())
+    rows = rows_of(tmp_path / "out")
+    assert rows["cut.mp4"][:2] == ("failed", "truncated")
+    assert f"whole frames of {frames}" in rows["cut.mp4"][2]
+    assert rows["claims.mp4"][0] == "done"
+    assert dyntok.open(tmp_path / "out")["claims.mp4"].meta["video"]["frames_total"] == 120
