@@ -21,7 +21,6 @@ MAY_IMPORT = {
     "store": SHARED,
     "load": SHARED | {"store", "merging"},
     "run": SHARED | {"config", "merging", "vision", "video", "corpus", "store"},
-    "report": SHARED | {"store", "merging"},
 }
 PACKAGES = sorted(p.name for p in SOURCE.iterdir() if (p / "__init__.py").exists() and p.name in MAY_IMPORT)
 

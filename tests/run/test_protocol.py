@@ -174,3 +174,18 @@ def test_tars_and_manifests_carry_ids_and_columns(corpus: Corpus, tmp_path: Path
     assert sorted(tar.ids) == ["a.mp4", "b.mp4"]
     assert csv["second"].meta["columns"] == {"label": "dog"}
     assert tar["a.mp4"].at().tokens.equal(csv["first"].at().tokens)
+
+
+def test_a_store_that_is_being_extended_is_not_complete(corpus: Corpus, tmp_path: Path) -> None:
+    folder, out = corpus("a"), tmp_path / "out"
+    encode([str(folder)], str(out), demo_config())
+    assert (out / "manifest.json").exists()
+    corpus(bad=("b",))
+    with pytest.raises(RunError):
+        encode([str(folder)], str(out), demo_config(fail_fast=True), extend=True)
+    assert not (out / "manifest.json").exists()
+    total = status(str(out))
+    assert (total.state, total.done, total.pending) == ("incomplete", 1, 1)
+    assert dyntok.open(out).ids == ["a.mp4"]
+    assert encode([str(folder)], str(out), demo_config()).failed == 1
+    assert verify(str(out)).ok
