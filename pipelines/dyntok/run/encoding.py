@@ -147,6 +147,7 @@ def shard_job(
         encoder=encoder,
         device_type=encoder.device.type,
         pool=pool,
+        decode_workers=decode_workers(config),
         height=encoder.spec.height,
         width=encoder.spec.width,
         batch_size=config.batch_size,

@@ -16,8 +16,8 @@ from dyntok.video import DecodePool
 class ShardJob:
     """What is the same for every shard of a run.
 
-    `pool` decodes with frames of the encoder's size; whoever made it closes it. `sample_meta` goes into every sample's
-    JSON.
+    `pool` has `decode_workers` processes and gives frames of the encoder's size; whoever made it closes it.
+    `sample_meta` goes into every sample's JSON.
     """
 
     root: StoreRoot
@@ -25,6 +25,7 @@ class ShardJob:
     encoder: Encoder
     device_type: str
     pool: DecodePool
+    decode_workers: int
     height: int
     width: int
     batch_size: int

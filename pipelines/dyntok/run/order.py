@@ -30,12 +30,12 @@ class ShardProgress:
 
 
 class Lookahead:
-    """How far decoding may run ahead of writing: the oldest shard that is not committed, and the next one.
+    """How far decoding may run ahead of writing, in shards that are begun and not committed.
 
-    Without the bound, one long video would let every later one pile up behind it.
+    Without a bound, one long video would let every later one pile up behind it.
     """
 
-    def __init__(self, shards_open: int = 2) -> None:
+    def __init__(self, shards_open: int) -> None:
         self._limit = shards_open
         self._open = 0
         self._changed = threading.Condition()
@@ -57,8 +57,3 @@ class Lookahead:
         """Wait until a shard is committed, or for `timeout_s`."""
         with self._changed:
             self._changed.wait(timeout_s)
-
-    @property
-    def idle(self) -> bool:
-        with self._changed:
-            return self._open == 0

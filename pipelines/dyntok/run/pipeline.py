@@ -39,7 +39,8 @@ def encode_shards(job: ShardJob, works: Iterable[ShardWork]) -> None:
         StoreError: a shard could not be written; what was committed before stays.
     """
     state = RunState()
-    lookahead = Lookahead()
+    # One video a shard must still keep every decode process busy.
+    lookahead = Lookahead(job.decode_workers + 1)
     to_compute: Channel[ComputeItem] = Channel(state, 8)
     free: Channel[FrameBatch] = Channel(state, 2)
     writer = WriteLoop(job, state, lookahead)
