@@ -189,3 +189,11 @@ def test_a_store_that_is_being_extended_is_not_complete(corpus: Corpus, tmp_path
     assert dyntok.open(out).ids == ["a.mp4"]
     assert encode([str(folder)], str(out), demo_config()).failed == 1
     assert verify(str(out)).ok
+
+
+def test_a_run_that_never_began_binds_nobody(corpus: Corpus, tmp_path: Path) -> None:
+    folder, out = corpus("a"), tmp_path / "out"
+    with pytest.raises(InputError, match="does not exist"):
+        encode([str(tmp_path / "nowhere")], str(out), demo_config(frames=8))
+    assert not (out / "dataset.json").exists()
+    assert encode([str(folder)], str(out), demo_config()).done == 1

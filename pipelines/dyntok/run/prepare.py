@@ -20,7 +20,9 @@ from dyntok.vision import ModelSpec, describe_model
 
 
 def agree_on_dataset(root: StoreRoot, config: EncodeConfig) -> tuple[ModelSpec, DatasetInfo]:
-    """The model's description and the store's `dataset.json`, written if the store is new.
+    """The model's description, and what `dataset.json` says or will say.
+
+    Without a plan there is nothing yet that other settings could spoil, so `dataset.json` is written with the plan.
 
     Raises:
         StoreMismatchError: the folder holds something else, or a store of other settings; every setting that
@@ -35,8 +37,7 @@ def agree_on_dataset(root: StoreRoot, config: EncodeConfig) -> tuple[ModelSpec, 
             )
     spec = describe_model(config.model, space=config.space, revision=config.revision)
     info = dataset_info(config, spec)
-    if not root.exists(DATASET_FILE):
-        info.save(root)
+    if not root.exists(PLAN_FILE):
         return spec, info
     stored = DatasetInfo.load(root)
     if stored.config_hash != info.config_hash:
@@ -77,6 +78,7 @@ def agree_on_plan(
         frozen = root.scratch_dir() / "plan.parquet"
         listed = list_inputs(inputs, on_skip=observer.skipped)
         freeze_plan(listed, frozen, on_progress=_added_up(observer), **packing(config, info))
+        info.save(root)
         root.commit_file(frozen, PLAN_FILE)
         return open_plan(root)
     plan = open_plan(root)
