@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,33 @@ def test_budgets_combine_with_thresholds_and_frames(store: Store) -> None:
         stored.at(budget=200)
 
 
+@pytest.mark.parametrize("markers", ["row", "frame", "video", "none"])
+@pytest.mark.parametrize("budget", [28, 29, 60, 113, 150, 223, 224, 300, 10**6])
+def test_frames_are_dropped_only_as_far_as_the_budget_demands(
+    store: Store, markers: str, budget: int
+) -> None:
+    def smallest(frames: int) -> int:
+        return 14 * frames + {"row": 14 * frames, "frame": frames, "video": 1, "none": 0}[markers]
+
+    video = store["bikes.mp4"].at(budget=budget, frames="fit", markers=markers)  # type: ignore[arg-type]
+    frames = len(video.similarity)
+    assert frames == max(n for n in range(1, 9) if smallest(n) <= budget)
+    assert len(video) + smallest(frames) - 14 * frames <= budget
+
+
+def test_a_budget_that_not_even_one_frame_meets_says_the_smallest(store: Store) -> None:
+    with pytest.raises(MergeError, match="make 28"):
+        store["bikes.mp4"].at(budget=27, frames="fit")
+    with pytest.raises(UsageError, match="goes with a budget"):
+        store["bikes.mp4"].at(frames="fit")
+
+
+def test_the_stored_threshold_as_a_float32_is_the_stored_threshold(store: Store) -> None:
+    assert torch.equal(
+        store["bikes.mp4"].at(threshold=float(np.float32(0.6))).tokens, store["bikes.mp4"].at().tokens
+    )
+
+
 def test_a_subset_of_frames_is_that_part_of_the_whole(store: Store) -> None:
     stored = store["bikes.mp4"]
     whole, part = stored.at(threshold=0.5), stored.at(threshold=0.5, frames=3)
@@ -108,6 +136,18 @@ def test_a_store_on_an_object_store_reads_the_same(out: Path) -> None:
         assert torch.equal(remote["bikes.mp4"].at(frames=2).tokens, local["bikes.mp4"].at(frames=2).tokens)
     finally:
         memory.rm("/copied", recursive=True)
+
+
+def test_a_store_goes_to_another_process(store: Store) -> None:
+    first = store["bikes.mp4"].at()
+    with get_context("spawn").Pool(1) as pool:
+        there = pool.apply(_tokens_of, (store, "bikes.mp4"))
+    assert there == first.tokens.float().tolist()
+
+
+def _tokens_of(store: Store, video_id: str) -> list[list[float]]:
+    tokens: list[list[float]] = store[video_id].at().tokens.float().tolist()
+    return tokens
 
 
 def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:

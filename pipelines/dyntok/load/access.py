@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -63,6 +63,10 @@ class Store:
         self.info = info
         self.index = index
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Open shards stay with this process; a loader's workers open their own.
+        return Store, (self.root, self.info, self.index)
 
     def __len__(self) -> int:
         return len(self.index.done)
@@ -153,7 +157,7 @@ class StoredVideo:
         threshold: float | None = None,
         *,
         budget: int | None = None,
-        frames: int | None = None,
+        frames: int | Literal["fit"] | None = None,
         markers: MarkerMode = "row",
     ) -> VideoTokens:
         """Tokens at a threshold, or at the largest threshold that meets a budget.
@@ -161,23 +165,27 @@ class StoredVideo:
         Args:
             threshold: merge where similarity > threshold; by default the stored one. With `budget`, an upper bound.
             budget: most tokens and markers together, counted exactly.
-            frames: a uniform subset of so many of the stored frames; only their bytes are read.
+            frames: a uniform subset of so many of the stored frames; only their bytes are read. With `"fit"`, all of
+                them unless one token a row already exceeds the budget: then as many as fit.
             markers: which markers count towards the budget: one a `row`, a `frame`, a `video`, or `none`.
 
         Returns:
-            `VideoTokens`; int8 stores give bfloat16, others the stored dtype.
+            `VideoTokens`; int8 stores give bfloat16, others the stored dtype. Unmerged tokens of a local WebDataset
+            store are views of the mapped file: clone them before writing into them.
 
         Raises:
             UsageError: the threshold lies above the stored one, where tokens cannot be split again.
-            MergeError: even one token a row exceeds the budget.
+            MergeError: even one token a row exceeds the budget; the message gives the smallest possible count.
         """
         stored = self._store.info.stored_threshold
-        if threshold is not None and threshold > stored:
+        if threshold is not None and np.float32(threshold) > np.float32(stored):
             raise UsageError(
                 f"{self.id} is stored at threshold {stored:g}; {threshold:g} lies above it",
                 hint=f"encode again with --thresholds up to {threshold:g}, or ask for at most {stored:g}",
             )
         chosen = stored if threshold is None else threshold
+        if frames == "fit":
+            frames = self._frames_that_fit(budget, markers)
         positions = self._positions(frames)
         if budget is not None:
             similarity = torch.from_numpy(np.array(self.head.similarity[positions]))
@@ -186,6 +194,17 @@ class StoredVideo:
                 similarity, budget, marker_count(markers, len(positions), rows), at_most=chosen
             )
         return self._read(positions, chosen, whole=frames is None)
+
+    def _frames_that_fit(self, budget: int | None, markers: MarkerMode) -> int:
+        if budget is None:
+            raise UsageError(
+                'frames="fit" goes with a budget', hint="add budget=, or give a number of frames"
+            )
+        rows = self.head.grid.rows
+        once = marker_count(markers, 0, rows)
+        each = rows + marker_count(markers, 1, rows) - once
+        # At least one, so that a budget too small for that is explained where budgets are.
+        return max(1, min(self.frame_count, (budget - once) // each))
 
     def _positions(self, frames: int | None) -> np.ndarray[Any, np.dtype[np.int64]]:
         total = self.frame_count
