@@ -13,37 +13,59 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from dyntok.config import EncodeConfig
     from dyntok.errors import DyntokError
-    from dyntok.load import Store, StoredVideo, decode_sample
+    from dyntok.load import (
+        Conversation,
+        Store,
+        StoredVideo,
+        TokenSequence,
+        decode_sample,
+        expand,
+        pack_batch,
+        pad_batch,
+        splice,
+    )
     from dyntok.load import open_store as open
     from dyntok.merging import VideoTokens, merge
     from dyntok.run import EncodeReport, RunObserver, encode
 
 _WHERE = {
+    "Conversation": ("dyntok.load", "Conversation"),
     "DyntokError": ("dyntok.errors", "DyntokError"),
     "EncodeConfig": ("dyntok.config", "EncodeConfig"),
     "EncodeReport": ("dyntok.run", "EncodeReport"),
     "RunObserver": ("dyntok.run", "RunObserver"),
     "Store": ("dyntok.load", "Store"),
     "StoredVideo": ("dyntok.load", "StoredVideo"),
+    "TokenSequence": ("dyntok.load", "TokenSequence"),
     "VideoTokens": ("dyntok.merging", "VideoTokens"),
     "decode_sample": ("dyntok.load", "decode_sample"),
     "encode": ("dyntok.run", "encode"),
+    "expand": ("dyntok.load", "expand"),
     "merge": ("dyntok.merging", "merge"),
     "open": ("dyntok.load", "open_store"),
+    "pack_batch": ("dyntok.load", "pack_batch"),
+    "pad_batch": ("dyntok.load", "pad_batch"),
+    "splice": ("dyntok.load", "splice"),
 }
 
 __all__ = [
+    "Conversation",
     "DyntokError",
     "EncodeConfig",
     "EncodeReport",
     "RunObserver",
     "Store",
     "StoredVideo",
+    "TokenSequence",
     "VideoTokens",
     "decode_sample",
     "encode",
+    "expand",
     "merge",
     "open",
+    "pack_batch",
+    "pad_batch",
+    "splice",
 ]
 
 

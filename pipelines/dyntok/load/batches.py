@@ -1,0 +1,112 @@
+"""Sequences into batches of plain tensors, padded or packed, and the splice that makes `inputs_embeds` of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dyntok.errors import UsageError
+from dyntok.load.sequence import IGNORED_LABEL, TokenSequence
+
+Batch = dict[str, Any]
+
+
+def pad_batch(sequences: Sequence[TokenSequence], pad_id: int = 0) -> Batch:
+    """One row a sequence, padded on the right.
+
+    Returns:
+        `input_ids`, `labels`, `position_ids`, `attention_mask`: `[B, L]`; `visual_tokens [N, D]`; `visual_index [N]`
+        and `marker_index [M]`: positions in the flattened `B*L`.
+    """
+    if not sequences:
+        raise UsageError("a batch holds at least one sequence")
+    length = max(len(sequence) for sequence in sequences)
+    shape = (len(sequences), length)
+    batch = {
+        "input_ids": torch.full(shape, pad_id),
+        "labels": torch.full(shape, IGNORED_LABEL),
+        "position_ids": torch.zeros(shape, dtype=torch.int64),
+        "attention_mask": torch.zeros(shape, dtype=torch.int64),
+    }
+    for row, sequence in enumerate(sequences):
+        size = len(sequence)
+        batch["input_ids"][row, :size] = sequence.input_ids
+        batch["labels"][row, :size] = sequence.labels
+        batch["position_ids"][row, :size] = torch.arange(size)
+        batch["attention_mask"][row, :size] = 1
+    return {**batch, **_visual(sequences, [row * length for row in range(len(sequences))])}
+
+
+def pack_batch(sequences: Sequence[TokenSequence]) -> Batch:
+    """All sequences end to end in one row, as variable-length attention takes them.
+
+    Returns:
+        `input_ids`, `labels`, `position_ids`: `[1, S]`, positions restart with each sequence; `cu_seq_lens_q`,
+        `cu_seq_lens_k`: `[n + 1]` int32; `max_length_q`, `max_length_k`: int; the visual part as `pad_batch`. The
+        first label of each sequence is -100, so that no sequence is asked to predict the next one's beginning.
+    """
+    if not sequences:
+        raise UsageError("a batch holds at least one sequence")
+    sizes = torch.tensor([len(sequence) for sequence in sequences])
+    ends = sizes.cumsum(0)
+    splits = torch.cat([torch.zeros(1, dtype=torch.int64), ends])
+    labels = torch.cat([sequence.labels for sequence in sequences])
+    labels[splits[:-1]] = IGNORED_LABEL
+    return {
+        "input_ids": torch.cat([sequence.input_ids for sequence in sequences])[None],
+        "labels": labels[None],
+        "position_ids": torch.cat([torch.arange(len(sequence)) for sequence in sequences])[None],
+        "cu_seq_lens_q": splits.int(),
+        "cu_seq_lens_k": splits.int(),
+        "max_length_q": int(sizes.max()),
+        "max_length_k": int(sizes.max()),
+        **_visual(sequences, splits[:-1].tolist()),
+    }
+
+
+def splice(
+    batch: Mapping[str, Any], embed_tokens: Callable[[Tensor], Tensor], row_marker: Tensor | None
+) -> Tensor:
+    """`inputs_embeds [B, L, D]` of a batch, on its device: text embeddings with the video put in by one scatter.
+
+    Differentiable in the embeddings, in `visual_tokens` and in `row_marker`.
+
+    Args:
+        batch: from `pad_batch` or `pack_batch`.
+        embed_tokens: the LLM's input embedding; never asked for a placeholder's id.
+        row_marker: `[D]`; may be None where the batch has no markers.
+
+    Raises:
+        UsageError: markers are needed and none is given, or the dimensions differ.
+    """
+    ids, tokens = batch["input_ids"], batch["visual_tokens"]
+    where = torch.cat([batch["visual_index"], batch["marker_index"]])
+    text = ids.flatten().index_fill(0, where, 0).view_as(ids)
+    embeds = embed_tokens(text)
+    parts = [tokens.to(embeds.dtype)]
+    markers = batch["marker_index"].numel()
+    if markers:
+        if row_marker is None:
+            raise UsageError(
+                f"the batch has {markers} markers and no row marker was given",
+                hint='pass store.row_marker or a parameter, or expand with markers="none"',
+            )
+        parts.append(row_marker.to(embeds).expand(markers, -1))
+    if any(part.shape[1] != embeds.shape[-1] for part in parts):
+        raise UsageError(
+            f"tokens of {[part.shape[1] for part in parts]} dimensions do not fit embeddings of {embeds.shape[-1]}",
+            hint="use the LLM of the checkpoint that the store was made with",
+        )
+    return embeds.flatten(0, 1).index_copy(0, where, torch.cat(parts)).view_as(embeds)
+
+
+def _visual(sequences: Sequence[TokenSequence], offsets: list[int]) -> Batch:
+    pairs = list(zip(sequences, offsets, strict=True))
+    return {
+        "visual_tokens": torch.cat([sequence.visual_tokens for sequence in sequences]),
+        "visual_index": torch.cat([sequence.visual_index + offset for sequence, offset in pairs]),
+        "marker_index": torch.cat([sequence.marker_index + offset for sequence, offset in pairs]),
+    }
