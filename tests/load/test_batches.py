@@ -136,3 +136,12 @@ def test_what_does_not_fit_is_refused() -> None:
         splice(pad_batch([expand(talk, PLACEHOLDER, "none")]), torch.nn.Embedding(VOCABULARY, DIM), None).ndim
         == 3
     )
+
+
+def test_no_packed_sequence_is_asked_to_predict_the_next_ones_beginning() -> None:
+    talks = [conversation(seed) for seed in (1, 2)]
+    learned = [Conversation(t.id, t.input_ids, t.input_ids.clone(), t.video) for t in talks]
+    batch = pack_batch([expand(talk, PLACEHOLDER) for talk in learned])
+    starts = batch["cu_seq_lens_q"][:-1].long()
+    assert batch["labels"][0, starts].eq(-100).all()
+    assert batch["labels"][0, starts + 1].ne(-100).all()
