@@ -226,3 +226,30 @@ def complete_store(url: str, info: DatasetInfo) -> tuple[StoreRoot, dict[str, Sa
     build_index(root, iter(entries))
     write_manifest(root)
     return root, samples
+
+
+def sharded_store(
+    url: str,
+    counts: list[int],
+    *,
+    failed: tuple[str, ...] = (),
+    info: DatasetInfo | None = None,
+    **options: Any,
+) -> tuple[StoreRoot, dict[str, Sample]]:
+    """A finished store of `len(counts)` shards; video i of shard s is `s<s>/v<i>.mp4`. Options as `make_sample`."""
+    info = info or make_info()
+    root = StoreRoot.open(url, create=True)
+    info.save(root)
+    shards = [
+        make_plan(s, [f"s{s}/v{i}.mp4" for i in range(count)]) for s, count in enumerate(counts) if count
+    ]
+    entries = [entry for shard in shards for entry in shard]
+    write_plan(root, entries)
+    samples: dict[str, Sample] = {}
+    for shard in shards:
+        samples |= write_shard(root, info, shard, failed=failed, **options)[1]
+    marker = np.linspace(-1, 1, info.token_dim, dtype=np.float32)
+    root.write_atomic("row_marker.safetensors", save_tensors({"row_marker": ("F32", marker)}))
+    build_index(root, iter(entries))
+    write_manifest(root)
+    return root, samples

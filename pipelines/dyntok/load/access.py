@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from dyntok.merging import (
     MarkerMode,
     VideoTokens,
     coarsen,
+    count_tokens,
     marker_count,
     plan_from_similarity,
     threshold_for_budget,
@@ -118,6 +120,25 @@ class Store:
         return self._readers[shard]
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Frames and threshold chosen for one video.
+
+    Attributes:
+        positions: `[T]` int64, the chosen ones of the stored frames, rising.
+        threshold: patches merge where similarity > threshold.
+        token_count, marker_count: N and M; together the length of the video in a sequence.
+    """
+
+    positions: np.ndarray[Any, np.dtype[np.int64]]
+    threshold: float
+    token_count: int
+    marker_count: int
+
+    def __len__(self) -> int:
+        return self.token_count + self.marker_count
+
+
 class StoredVideo:
     """One encoded video. Reads its similarity map when first needed, and tokens only in `at`."""
 
@@ -177,6 +198,20 @@ class StoredVideo:
             UsageError: the threshold lies above the stored one, where tokens cannot be split again.
             MergeError: even one token a row exceeds the budget; the message gives the smallest possible count.
         """
+        return self.read(self.select(threshold, budget=budget, frames=frames, markers=markers))
+
+    def select(
+        self,
+        threshold: float | None = None,
+        *,
+        budget: int | None = None,
+        frames: int | Literal["fit"] | None = None,
+        markers: MarkerMode = "row",
+    ) -> Selection:
+        """What `at` would read, and how long it is: from the similarity map, without touching a token.
+
+        Arguments and errors are those of `at`.
+        """
         stored = self._store.info.stored_threshold
         if threshold is not None and np.float32(threshold) > np.float32(stored):
             raise UsageError(
@@ -187,13 +222,16 @@ class StoredVideo:
         if frames == "fit":
             frames = self._frames_that_fit(budget, markers)
         positions = self._positions(frames)
+        similarity = torch.from_numpy(np.array(self.head.similarity[positions]))
+        marker_total = marker_count(markers, len(positions), self.head.grid.rows)
         if budget is not None:
-            similarity = torch.from_numpy(np.array(self.head.similarity[positions]))
-            rows = self.head.grid.rows
-            chosen = threshold_for_budget(
-                similarity, budget, marker_count(markers, len(positions), rows), at_most=chosen
-            )
-        return self._read(positions, chosen, whole=frames is None)
+            chosen = threshold_for_budget(similarity, budget, marker_total, at_most=chosen)
+        return Selection(positions, chosen, count_tokens(similarity, [chosen])[0], marker_total)
+
+    def read(self, selection: Selection) -> VideoTokens:
+        """The tokens of a selection made by `select` of this video; see `at`."""
+        whole = len(selection.positions) == self.frame_count
+        return self._read(selection.positions, selection.threshold, whole=whole)
 
     def _frames_that_fit(self, budget: int | None, markers: MarkerMode) -> int:
         if budget is None:

@@ -22,12 +22,14 @@ class Conversation:
         input_ids: `[L]` int64, with exactly one placeholder where the video goes.
         labels: `[L]` int64, -100 where nothing is to be learned (the prompt).
         video: what takes the placeholder's place.
+        position: in the epoch of a `TokenStream`; None elsewhere.
     """
 
     id: str
     input_ids: Tensor
     labels: Tensor
     video: VideoTokens
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class TokenSequence:
         visual_tokens: `[N, D]`.
         visual_index: `[N]` positions of the tokens in the sequence.
         marker_index: `[M]` positions of the markers.
+        position: as in the conversation.
     """
 
     id: str
@@ -48,6 +51,7 @@ class TokenSequence:
     visual_tokens: Tensor
     visual_index: Tensor
     marker_index: Tensor
+    position: int | None = None
 
     def __len__(self) -> int:
         return self.input_ids.numel()
@@ -92,4 +96,5 @@ def expand(conversation: Conversation, placeholder_id: int, markers: MarkerMode 
         visual_tokens=conversation.video.tokens,
         visual_index=visual + at,
         marker_index=marker + at,
+        position=conversation.position,
     )

@@ -1,4 +1,4 @@
-"""Fakes and checks that users' own tests can reuse: tiny checkpoints so far.
+"""Fakes and checks that users' own tests can reuse: tiny checkpoints and a tokenizer so far.
 
 May import anything of dyntok; nothing but tests imports it. Heavy libraries are imported inside functions.
 """
@@ -9,5 +9,12 @@ from dyntok.testing.checkpoints import (
     make_tiny_siglip2,
     rename_to_lmms_lab,
 )
+from dyntok.testing.tokenizers import make_tiny_tokenizer
 
-__all__ = ["make_tiny_llava", "make_tiny_siglip", "make_tiny_siglip2", "rename_to_lmms_lab"]
+__all__ = [
+    "make_tiny_llava",
+    "make_tiny_siglip",
+    "make_tiny_siglip2",
+    "make_tiny_tokenizer",
+    "rename_to_lmms_lab",
+]

@@ -1,0 +1,192 @@
+"""Where a stream stands in its epoch, in the training process and in a loader's workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from dyntok.errors import UsageError
+from dyntok.load.progress import Progress, Remaining, Share, StreamState, find_states, left_by
+
+
+class Cursor:
+    """One rank's place in an epoch, and in a loader's worker that worker's.
+
+    Copies of it in the workers count what they hand out. The one in the training process learns from `mark` what was
+    used; it sees only the epoch, and whether anything was handed out, through shared memory.
+
+    Args:
+        dataset: identifies the samples and their order; a state of another one is refused.
+        total: samples of an epoch, over all ranks.
+        rank_share: the rank's part.
+        even: leave out the last positions that would give some ranks more than others.
+    """
+
+    def __init__(self, dataset: str, total: int, rank_share: Share, even: bool) -> None:
+        self._dataset, self._total, self._even = dataset, total, even
+        self.rank_share = rank_share
+        self._epoch = 0
+        self._remaining = Remaining(total)
+        self._progress = Progress()
+        self._loaded: StreamState | None = None
+        self._marked = False
+        self._turn = 0
+        self._place_taken: int | None = None
+        # The epoch that is to be read, and how many samples workers handed out in it.
+        self._shared: Tensor = torch.zeros(2, dtype=torch.int64)
+        self._shared.share_memory_()  # type: ignore[no-untyped-call]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next reading goes through."""
+        return int(self._shared[0])
+
+    @property
+    def reading(self) -> int:
+        """The epoch that is being read."""
+        return self._epoch
+
+    @property
+    def share(self) -> Share:
+        """The part of this process: of its rank, and in a loader's worker of this worker."""
+        rank, worker = self.rank_share, get_worker_info()
+        if worker is None:
+            return rank
+        number = (worker.id + self._turn) % worker.num_workers
+        if self._place_taken is not None:
+            number = self._place_taken
+        return Share(rank.rank, rank.ranks, number, worker.num_workers, rank.block)
+
+    # reading ------------------------------------------------------------------------------------------------
+
+    def set_epoch(self, epoch: int) -> None:
+        """Move to another epoch; the present one keeps its place."""
+        if epoch < 0:
+            raise UsageError(f"epochs count from 0, got {epoch}")
+        if epoch != self.epoch:
+            self._choose(epoch)
+            self._begin(epoch, Remaining(self._total))
+
+    def begin(self) -> range:
+        """Go on with a loaded state, or start the epoch anew; all steps of this reader's part of it."""
+        if self._loaded is not None and self._loaded.epoch == self.epoch:
+            self._progress = _for_share(self._loaded, self.share)
+            self._loaded = None
+        else:
+            self._begin(self.epoch, Remaining(self._total))
+        return range(self.share.steps(self._length()))
+
+    def position(self, step: int) -> int:
+        """Position in the epoch of this reader's step."""
+        return self._remaining.position(self.share.place(step))
+
+    def is_seen(self, step: int) -> bool:
+        return step in self._progress
+
+    def seen(self, step: int) -> None:
+        """Count a step as seen: the next `state_dict` goes on after it."""
+        self._progress.add(step)
+        if get_worker_info() is not None:
+            self._shared[1] += 1
+
+    # state --------------------------------------------------------------------------------------------------
+
+    def mark(self, batch: Mapping[str, Any] | Tensor | Sequence[int] | int) -> None:
+        """See `TokenStream.mark`."""
+        if isinstance(batch, Mapping):
+            if "position" not in batch:
+                raise UsageError("the batch has no `position`", hint="make it with dyntok's collators")
+            batch = batch["position"]
+        self._loaded, self._marked = None, True
+        self._turn += 1
+        for position in torch.as_tensor(batch).reshape(-1).tolist():
+            place = self._remaining.place(position)
+            step = None if place is None else self.rank_share.step(place)
+            if step is None:
+                raise UsageError(
+                    f"position {position} is not one of rank {self.rank_share.rank} in epoch {self._epoch}",
+                    hint="mark each batch on the rank that it came to, once, and call set_epoch between epochs",
+                )
+            if step in self._progress:
+                raise UsageError(
+                    f"position {position} was marked before in epoch {self._epoch}",
+                    hint="call set_epoch between epochs; without workers, iterating marks by itself",
+                )
+            self._progress.add(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `TokenStream.state_dict`."""
+        in_training = get_worker_info() is None
+        if in_training and int(self._shared[1]) and not self._marked:
+            raise UsageError(
+                "the loader's workers handed out samples, and this process does not know which were used",
+                hint="call stream.mark(batch) after each batch, or take the state of torchdata's StatefulDataLoader",
+            )
+        line, share, progress = self._remaining, self.share, self._progress
+        if self._loaded is not None:
+            progress = _for_share(self._loaded, share)
+        elif self._epoch != self.epoch:
+            line, progress = Remaining(self._total), Progress()
+        return StreamState(self._dataset, self.epoch, line, share, progress, self._turn).to_json()
+
+    def load_state_dict(self, saved: Any) -> None:
+        """See `TokenStream.load_state_dict`."""
+        states = find_states(saved)
+        if not states:
+            raise UsageError("there is no stream's state in what was given", hint="give stream.state_dict()")
+        if any(state.dataset != self._dataset for state in states):
+            raise UsageError(
+                "the state is of another dataset, seed or order",
+                hint="resume with the same store, annotations, seed, shuffle and window",
+            )
+        state = self._own(states)
+        self._choose(state.epoch)
+        self._begin(state.epoch, state.remaining)
+        self._progress = Progress(state.progress.prefix, set(state.progress.extras))
+        self._loaded, self._turn = state, state.turn
+        if state.share != self.rank_share:
+            self._place_taken = state.share.worker
+
+    def _own(self, states: list[StreamState]) -> StreamState:
+        """This reader's state among those of one moment; where readers have changed, what all of them left."""
+        rank, worker = self.rank_share, get_worker_info()
+        for state in states:
+            if state.share == rank:
+                return state
+        first = states[0]
+        if worker is not None and len(states) == 1:
+            by_rank = replace(first.share, worker=0, workers=1)
+            if by_rank == rank and first.share.workers == worker.num_workers:
+                return first
+        return StreamState(self._dataset, first.epoch, left_by(states), rank, Progress())
+
+    # parts --------------------------------------------------------------------------------------------------
+
+    def _choose(self, epoch: int) -> None:
+        self._shared[0], self._shared[1] = epoch, 0
+
+    def _begin(self, epoch: int, remaining: Remaining) -> None:
+        self._epoch, self._remaining, self._progress = epoch, remaining, Progress()
+        self._loaded, self._marked, self._turn, self._place_taken = None, False, 0, None
+
+    def _length(self) -> int:
+        whole, deal = len(self._remaining), self.rank_share.ranks * self.rank_share.block
+        return whole // deal * deal if self._even else whole
+
+
+def _for_share(state: StreamState, share: Share) -> Progress:
+    """The progress of a state as that of `share`: its own, or a worker's part of what its rank saw."""
+    seen = state.share
+    if seen == share:
+        return state.progress
+    progress = Progress(share.steps(seen.place(state.progress.prefix)))
+    for extra in sorted(state.progress.extras):
+        step = share.step(seen.place(extra))
+        if step is not None:
+            progress.add(step)
+    return progress
