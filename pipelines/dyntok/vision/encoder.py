@@ -189,7 +189,7 @@ def _find(model: str, space: str, revision: str | None) -> _Model:
     shapes = {name: tensor.shape for name, tensor in files.tensors.items()}
     architecture = read_architecture(kind, files.config, shapes, stored_layers(shapes), space)
     names = _needed(architecture, shapes)
-    preprocessing = read_preprocessing(files.processors, architecture.image_size)
+    preprocessing = read_preprocessing(files.documents, architecture.image_size)
     return _Model(files.name, kind, space, architecture, preprocessing, names, files.read)
 
 

@@ -7,7 +7,7 @@ Pickled weights (`.bin`, `.pt`) are refused: loading one can run any code.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,9 @@ from safetensors import SafetensorError, safe_open
 
 from dyntok.errors import CheckpointError
 from dyntok.vision.layout import canonical_name, canonical_names
+
+NameOf = Callable[[str], str | None]
+"""The name by which a stored tensor is asked for, or None if it is not needed."""
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # In the order in which transformers' video processors look for their settings.
@@ -41,11 +44,14 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFiles:
-    """A checkpoint that was found: its configs, and the needed tensors by canonical name."""
+    """A checkpoint that was found: its configs, and the needed tensors by canonical name.
+
+    `documents` are the JSON files that were asked for beside `config.json`, as far as they are there.
+    """
 
     name: str
     config: dict[str, Any]
-    processors: dict[str, dict[str, Any]]
+    documents: dict[str, dict[str, Any]]
     tensors: dict[str, StoredTensor]
 
     def read(self, names: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -63,15 +69,23 @@ class CheckpointFiles:
                 yield name, tensor
 
 
-def find_checkpoint(model: str, revision: str | None) -> CheckpointFiles:
-    """Locate a folder or hub id and list its needed tensors. Raises CheckpointError."""
+def find_checkpoint(
+    model: str,
+    revision: str | None,
+    name_of: NameOf = canonical_name,
+    documents: tuple[str, ...] = PROCESSOR_FILES,
+) -> CheckpointFiles:
+    """Locate a folder or hub id and list its needed tensors, by default the visual front end's.
+
+    From a hub come only the named documents and the files that hold needed tensors. Raises CheckpointError.
+    """
     folder = Path(model).expanduser()
     if folder.is_dir():
         if revision is not None:
             raise CheckpointError(
                 f"{model} is a folder, which has no revision {revision!r}", hint="drop --revision"
             )
-        return open_folder(folder, name=folder.resolve().name)
+        return _open_folder(folder, folder.resolve().name, name_of, documents)
     if folder.exists() or model.startswith(("/", ".", "~")) or model.count("/") > 1 or "\\" in model:
         raise CheckpointError(
             f"there is no checkpoint folder at {model}",
@@ -80,17 +94,18 @@ def find_checkpoint(model: str, revision: str | None) -> CheckpointFiles:
         )
     from dyntok.vision.hub import download_checkpoint
 
-    return open_folder(download_checkpoint(model, revision), name=model)
+    folder = download_checkpoint(model, revision, name_of, documents)
+    return _open_folder(folder, model, name_of, documents)
 
 
-def open_folder(folder: Path, *, name: str) -> CheckpointFiles:
-    """Read the configs and the tensor headers of a checkpoint folder. Raises CheckpointError."""
+def _open_folder(folder: Path, name: str, name_of: NameOf, documents: tuple[str, ...]) -> CheckpointFiles:
+    """Read the configs and the tensor headers of a checkpoint folder."""
     if not (folder / "config.json").is_file():
         raise CheckpointError(
             f"{folder} has no config.json", hint="name the folder that save_pretrained() wrote"
         )
-    processors = {file: read_json(folder / file) for file in PROCESSOR_FILES if (folder / file).is_file()}
-    return CheckpointFiles(name, read_json(folder / "config.json"), processors, _find_tensors(folder))
+    found = {file: read_json(folder / file) for file in documents if (folder / file).is_file()}
+    return CheckpointFiles(name, read_json(folder / "config.json"), found, _find_tensors(folder, name_of))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -106,14 +121,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def needed_shards(index: Mapping[str, Any]) -> dict[str, list[str]]:
+def needed_shards(index: Mapping[str, Any], name_of: NameOf) -> dict[str, list[str]]:
     """Keys of needed tensors by shard file, from a safetensors index. Raises CheckpointError."""
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{INDEX} has no weight_map")
     shards: dict[str, list[str]] = {}
     for key, shard in weight_map.items():
-        if canonical_name(key) is None:
+        if name_of(key) is None:
             continue
         if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard:
             raise CheckpointError(f"{INDEX} names the shard {shard!r}, which is no plain file name")
@@ -121,25 +136,25 @@ def needed_shards(index: Mapping[str, Any]) -> dict[str, list[str]]:
     return shards
 
 
-def _find_tensors(folder: Path) -> dict[str, StoredTensor]:
+def _find_tensors(folder: Path, name_of: NameOf) -> dict[str, StoredTensor]:
     if (folder / INDEX).is_file():
-        shards: dict[str, list[str] | None] = {**needed_shards(read_json(folder / INDEX))}
+        shards: dict[str, list[str] | None] = {**needed_shards(read_json(folder / INDEX), name_of)}
     elif (folder / WEIGHTS).is_file():
         shards = {WEIGHTS: None}
     else:
         raise CheckpointError(f"{folder} holds no safetensors weights", hint=_CONVERT_HINT)
     found: dict[str, StoredTensor] = {}
     for shard, keys in sorted(shards.items()):
-        found |= _read_header(folder / shard, keys)
-    return {name: found[key] for name, key in canonical_names(found).items()}
+        found |= _read_header(folder / shard, keys, name_of)
+    return {name: found[key] for name, key in canonical_names(found, name_of).items()}
 
 
-def _read_header(path: Path, keys: list[str] | None) -> dict[str, StoredTensor]:
+def _read_header(path: Path, keys: list[str] | None, name_of: NameOf) -> dict[str, StoredTensor]:
     """Needed tensors of one file by stored key; `keys` are those that the index promises."""
     try:
         with safe_open(path, framework="pt") as file:
             stored = set(file.keys())
-            wanted = {key for key in stored if canonical_name(key)} if keys is None else set(keys)
+            wanted = {key for key in stored if name_of(key)} if keys is None else set(keys)
             if missing := sorted(wanted - stored):
                 raise CheckpointError(f"{path} does not hold {missing[0]}, which {INDEX} promises")
             return {key: StoredTensor(path, key, tuple(file.get_slice(key).get_shape())) for key in wanted}

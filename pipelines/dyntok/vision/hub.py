@@ -15,20 +15,21 @@ from huggingface_hub.errors import (
 )
 
 from dyntok.errors import CheckpointError
-from dyntok.vision.files import INDEX, PROCESSOR_FILES, WEIGHTS, needed_shards, read_json
+from dyntok.vision.files import INDEX, WEIGHTS, NameOf, needed_shards, read_json
 
 # The HTTP library's own base error, whichever library this huggingface_hub uses.
 _HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
-def download_checkpoint(repo: str, revision: str | None) -> Path:
-    """The folder of a snapshot with everything dyntok needs. Raises CheckpointError.
+def download_checkpoint(repo: str, revision: str | None, name_of: NameOf, documents: tuple[str, ...]) -> Path:
+    """The folder of a snapshot with its configs and the files that hold needed tensors. Raises CheckpointError.
 
     Honours the hub's own settings (`HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`, ...).
     """
-    small = _snapshot(repo, revision, ["config.json", INDEX, *PROCESSOR_FILES])
+    small = _snapshot(repo, revision, ["config.json", INDEX, *documents])
     # A snapshot folder is named after its commit: pinning it keeps both steps at one commit.
-    shards = sorted(needed_shards(read_json(small / INDEX))) if (small / INDEX).is_file() else [WEIGHTS]
+    indexed = (small / INDEX).is_file()
+    shards = sorted(needed_shards(read_json(small / INDEX), name_of)) if indexed else [WEIGHTS]
     return _snapshot(repo, small.name, shards) if shards else small
 
 

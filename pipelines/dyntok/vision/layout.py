@@ -16,7 +16,7 @@ Anything else (the LLM, `post_layernorm`, heads, the text tower) has no canonica
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from dyntok.errors import CheckpointError
 
@@ -41,11 +41,13 @@ def canonical_name(key: str) -> str | None:
     return "row_marker" if _ROW_MARKER.fullmatch(key) else None
 
 
-def canonical_names(keys: Iterable[str]) -> dict[str, str]:
-    """Stored key of each canonical name. Raises CheckpointError if two keys mean the same tensor."""
+def canonical_names(
+    keys: Iterable[str], name_of: Callable[[str], str | None] = canonical_name
+) -> dict[str, str]:
+    """Stored key of each name that `name_of` gives. Raises CheckpointError if two keys mean the same tensor."""
     names: dict[str, str] = {}
     for key in keys:
-        name = canonical_name(key)
+        name = name_of(key)
         if name is None:
             continue
         if name in names:

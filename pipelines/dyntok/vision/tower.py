@@ -15,7 +15,7 @@ from transformers.models.siglip.modeling_siglip import SiglipEncoder, SiglipVisi
 from dyntok.errors import CheckpointError
 from dyntok.records import Grid
 from dyntok.vision.architecture import Architecture
-from dyntok.vision.architecture import Projector as ProjectorShape
+from dyntok.vision.projector import VisionProjector
 
 
 class Tower(nn.Module):
@@ -47,20 +47,6 @@ class Tower(nn.Module):
         return hidden
 
 
-class Projector(nn.Module):
-    """LLaVA's two-layer MLP from the tower's width to the LLM's."""
-
-    def __init__(self, feature_dim: int, shape: ProjectorShape) -> None:
-        super().__init__()
-        self.linear_1 = nn.Linear(feature_dim, shape.token_dim, bias=shape.bias)
-        self.act = ACT2FN[shape.activation]
-        self.linear_2 = nn.Linear(shape.token_dim, shape.token_dim, bias=shape.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        projected: Tensor = self.linear_2(self.act(self.linear_1(features)))
-        return projected
-
-
 class FrontEnd(nn.Module):
     """Pixel values `[B, 3, H, W]` to pooled features `[B, R, C, F]` and pooled tokens `[B, R, C, D]` (or None)."""
 
@@ -71,7 +57,7 @@ class FrontEnd(nn.Module):
         self.projector = (
             None
             if architecture.projector is None
-            else Projector(architecture.hidden_size, architecture.projector)
+            else VisionProjector(architecture.hidden_size, architecture.projector)
         )
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -97,12 +83,9 @@ def build_front_end(architecture: Architecture, weights: dict[str, Tensor], devi
 
     Raises CheckpointError if transformers does not know an activation of the config.
     """
-    activations = {architecture.activation}
-    if architecture.projector is not None:
-        activations.add(architecture.projector.activation)
-    if unknown := sorted(activations - set(ACT2FN)):
+    if architecture.activation not in ACT2FN:
         raise CheckpointError(
-            f"the config names the activation {unknown[0]!r}, which transformers does not know"
+            f"the config names the activation {architecture.activation!r}, which transformers does not know"
         )
     with torch.device("meta"):
         model = FrontEnd(architecture)
