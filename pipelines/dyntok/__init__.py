@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from dyntok.config import EncodeConfig
     from dyntok.errors import DyntokError
     from dyntok.load import (
+        BatchStream,
+        ChatTokenizer,
         Conversation,
         Store,
         StoredVideo,
+        StreamSample,
         TokenSequence,
+        TokenStream,
         decode_sample,
         expand,
         pack_batch,
@@ -27,8 +31,11 @@ if TYPE_CHECKING:
     from dyntok.load import open_store as open
     from dyntok.merging import VideoTokens, merge
     from dyntok.run import EncodeReport, RunObserver, encode
+    from dyntok.vision.projector import VisionProjector
 
 _WHERE = {
+    "BatchStream": ("dyntok.load", "BatchStream"),
+    "ChatTokenizer": ("dyntok.load", "ChatTokenizer"),
     "Conversation": ("dyntok.load", "Conversation"),
     "DyntokError": ("dyntok.errors", "DyntokError"),
     "EncodeConfig": ("dyntok.config", "EncodeConfig"),
@@ -36,8 +43,11 @@ _WHERE = {
     "RunObserver": ("dyntok.run", "RunObserver"),
     "Store": ("dyntok.load", "Store"),
     "StoredVideo": ("dyntok.load", "StoredVideo"),
+    "StreamSample": ("dyntok.load", "StreamSample"),
     "TokenSequence": ("dyntok.load", "TokenSequence"),
+    "TokenStream": ("dyntok.load", "TokenStream"),
     "VideoTokens": ("dyntok.merging", "VideoTokens"),
+    "VisionProjector": ("dyntok.vision.projector", "VisionProjector"),
     "decode_sample": ("dyntok.load", "decode_sample"),
     "encode": ("dyntok.run", "encode"),
     "expand": ("dyntok.load", "expand"),
@@ -49,6 +59,8 @@ _WHERE = {
 }
 
 __all__ = [
+    "BatchStream",
+    "ChatTokenizer",
     "Conversation",
     "DyntokError",
     "EncodeConfig",
@@ -56,8 +68,11 @@ __all__ = [
     "RunObserver",
     "Store",
     "StoredVideo",
+    "StreamSample",
     "TokenSequence",
+    "TokenStream",
     "VideoTokens",
+    "VisionProjector",
     "decode_sample",
     "encode",
     "expand",

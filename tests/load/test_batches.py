@@ -72,6 +72,22 @@ def test_the_splice_is_what_one_would_do_by_hand(seeds: list[int], mode: str, pa
     assert batch["visual_tokens"].shape[0] == sum(len(talk.video) for talk in talks)
 
 
+def test_left_padding_is_the_same_rows_moved_right() -> None:
+    sequences = [expand(conversation(seed, seed, 1 + seed), PLACEHOLDER, "row") for seed in (0, 3, 6)]
+    table, marker = torch.randn(VOCABULARY, DIM), torch.randn(DIM)
+    batches = {side: pad_batch(sequences, side=side) for side in ("right", "left")}  # type: ignore[arg-type]
+    right, left = (splice(batch, lambda ids: table[ids], marker) for batch in batches.values())
+    length = right.shape[1]
+    for row, sequence in enumerate(sequences):
+        size = len(sequence)
+        assert torch.equal(left[row, length - size :], right[row, :size])
+        for name in ("input_ids", "labels", "position_ids", "attention_mask"):
+            assert torch.equal(
+                batches["left"][name][row, length - size :], batches["right"][name][row, :size]
+            )
+        assert not batches["left"]["attention_mask"][row, : length - size].any()
+
+
 def test_gradients_reach_tokens_marker_and_embeddings() -> None:
     batch = pad_batch([expand(conversation(seed), PLACEHOLDER, "row") for seed in (1, 2)])
     batch["visual_tokens"].requires_grad_()
@@ -132,6 +148,11 @@ def test_what_does_not_fit_is_refused() -> None:
         splice(batch, torch.nn.Embedding(VOCABULARY, DIM + 1), torch.zeros(DIM + 1))
     with pytest.raises(UsageError, match="at least one"):
         pack_batch([])
+    with pytest.raises(UsageError, match="right or the left"):
+        pad_batch([expand(talk, PLACEHOLDER)], side="both")  # type: ignore[arg-type]
+    cut = {name: value[:1] if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    with pytest.raises(UsageError, match="came with 1"):
+        splice(cut, torch.nn.Embedding(VOCABULARY, DIM), torch.zeros(DIM))
     assert (
         splice(pad_batch([expand(talk, PLACEHOLDER, "none")]), torch.nn.Embedding(VOCABULARY, DIM), None).ndim
         == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -221,6 +222,17 @@ def test_the_present_epoch_keeps_its_place_and_another_begins_anew() -> None:
     resumed.load_state_dict(saved)
     resumed.set_epoch(3)
     assert not any(resumed.is_seen(step) for step in resumed.begin())
+
+
+def test_a_worker_that_stays_alive_reports_the_epoch_that_is_next() -> None:
+    training = Cursor("d", 4, Share(), even=False)
+    worker = copy.copy(training)  # shares what processes share
+    with as_worker(0, 1):
+        for step in worker.begin():
+            worker.seen(step)
+        training.set_epoch(1)
+        state = worker.state_dict()
+    assert (state["epoch"], state["prefix"], state["extras"]) == (1, 0, [])
 
 
 @given(total=st.integers(0, 50), ranks=st.integers(1, 5), block=st.integers(1, 4))

@@ -99,6 +99,26 @@ def test_windows_mix_their_shards_and_keep_reads_together() -> None:
         order.item(1000)
 
 
+def test_the_items_of_a_window_are_mixed_anew_in_every_epoch() -> None:
+    orders = [[EpochOrder(np.array([50]), key, 1).item(p) for p in range(50)] for key in (1, 2)]
+    assert orders[0] != orders[1]
+    two = EpochOrder(np.array([50, 50]), 1, 1)
+    halves = [[two.item(p + first) % 50 for p in range(50)] for first in (0, 50)]
+    assert halves[0] != halves[1]
+
+
+def test_annotations_of_a_window_are_of_its_shards(many: Store) -> None:
+    stream = TokenStream(many, annotations=questions(many.ids), window=2, seed=2)
+    shards = [int(sample.id[1]) for sample in stream]
+    sizes = {shard: shards.count(shard) for shard in set(shards)}
+    while shards:
+        window = {shards[0]} | set(shards[: sizes[shards[0]]])
+        assert len(window) <= 2
+        taken = shards[: sum(sizes[shard] for shard in window)]
+        assert set(taken) <= window or len(window) == 1
+        shards = shards[len(taken) :]
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2, 3])
 def test_a_ranks_batches_do_not_depend_on_its_workers(many: Store, workers: int) -> None:
     stream = stream_of(many, rank=1, world_size=2)

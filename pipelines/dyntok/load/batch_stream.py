@@ -85,6 +85,11 @@ class BatchStream(IterableDataset[Batch]):
         self.max_tokens, self.packed, self.window = max_tokens, packed, window
         self.pad_id, self.too_long = pad_id, too_long
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration goes through; after `load_state_dict`, that of the state."""
+        return self.stream.epoch
+
     def set_epoch(self, epoch: int) -> None:
         """See `TokenStream.set_epoch`."""
         self.stream.set_epoch(epoch)

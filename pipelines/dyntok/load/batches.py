@@ -20,9 +20,9 @@ def pad_batch(
     """One row a sequence, padded on the right (training) or on the left (`generate`).
 
     Returns:
-        `input_ids`, `labels`, `position_ids`, `attention_mask`: `[B, L]`; `visual_tokens [N, D]`; `visual_index [N]`
-        and `marker_index [M]`: positions in the flattened `B*L`; `position [B]`, if the sequences come from a
-        `TokenStream`.
+        `input_ids`, `labels`, `position_ids`, `attention_mask`: `[B, L]`; `visual_tokens [N, D]` and N again as
+        `visual_count`; `visual_index [N]` and `marker_index [M]`: positions in the flattened `B*L`; and `position [B]`,
+        if the sequences come from a `TokenStream`.
     """
     if side not in ("right", "left"):
         raise UsageError(f"padding goes to the right or the left, not {side!r}")
@@ -93,13 +93,19 @@ def splice(
         project: makes `[N, D]` of the stored `[N, F]`, for stores in space `vision` (`VisionProjector`).
 
     Raises:
-        UsageError: markers are needed and none is given, or the dimensions differ.
+        UsageError: markers are needed and none is given, the dimensions differ, or a part of the batch is missing.
     """
     ids, tokens = batch["input_ids"], batch["visual_tokens"]
+    if batch["visual_count"] != len(tokens):
+        raise UsageError(
+            f"the batch was made with {batch['visual_count']} visual tokens and came with {len(tokens)}",
+            hint="something cut its tensors by rows: with accelerate, set dispatch_batches=False",
+        )
     where = torch.cat([batch["visual_index"], batch["marker_index"]])
     text = ids.flatten().index_fill(0, where, 0).view_as(ids)
     embeds = embed_tokens(text)
-    parts = [(tokens if project is None else project(tokens)).to(embeds.dtype)]
+    tokens = tokens.to(embeds.dtype)
+    parts = [tokens if project is None else project(tokens).to(embeds.dtype)]
     markers = batch["marker_index"].numel()
     if markers:
         if row_marker is None:
@@ -119,6 +125,7 @@ def splice(
 def _visual(sequences: Sequence[TokenSequence], offsets: list[int]) -> Batch:
     pairs = list(zip(sequences, offsets, strict=True))
     return {
+        "visual_count": sum(len(sequence.visual_tokens) for sequence in sequences),
         "visual_tokens": torch.cat([sequence.visual_tokens for sequence in sequences]),
         "visual_index": torch.cat([sequence.visual_index + offset for sequence, offset in pairs]),
         "marker_index": torch.cat([sequence.marker_index + offset for sequence, offset in pairs]),

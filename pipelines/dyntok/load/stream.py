@@ -144,6 +144,11 @@ class TokenStream(IterableDataset[T_co], Generic[T_co]):
 
     # iterating ----------------------------------------------------------------------------------------------
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration goes through; after `load_state_dict`, that of the state."""
+        return self.cursor.epoch
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration goes through, in this process and in its workers."""
         self.cursor.set_epoch(epoch)
