@@ -32,7 +32,7 @@ from dyntok.video import DecodeTask, Failed, Finished, Frames, Opened
 
 _NO_MORE = object()
 # The same words whatever ran the shard, since they become part of its record.
-QUARANTINED = "the process that encoded it died every time, with no other video in it too"
+QUARANTINED = "encoding it killed its process, every time that it was tried alone"
 
 
 def encode_shards(job: ShardJob, works: Iterable[ShardWork | None]) -> None:

@@ -16,98 +16,27 @@ import traceback
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from dyntok.config import EncodeConfig
 from dyntok.errors import CheckpointError, DyntokError, RunError
 from dyntok.records import PlanEntry, VideoRow
 from dyntok.run.encoding import save_row_marker, shard_job
-from dyntok.run.executors.marks import Marks, Traces, is_abandoned, read_marks
-from dyntok.run.executors.output import CapturedOutput, read_output
-from dyntok.run.job import ShardJob
+from dyntok.run.executors.exchange import ActorTask, Progress, ShardResult, Started
+from dyntok.run.executors.local import load_model
+from dyntok.run.executors.marks import Marks
+from dyntok.run.executors.output import CapturedOutput
+from dyntok.run.executors.probe import probe_video
+from dyntok.run.executors.remains import FOLDER_PREFIX, MARKS_FILE, OUTPUT_FILE, remove_stale_folders
 from dyntok.run.messages import ShardWork
 from dyntok.run.pipeline import encode_shards
 from dyntok.run.progress import RunObserver, StageClock
 from dyntok.run.settings import decode_settings, differences, software_versions
 from dyntok.store import DatasetInfo, StoreRoot
 from dyntok.video import DecodePool
-from dyntok.vision import ModelSpec, VisualEncoder, load_encoder
-
-MARKS_FILE, OUTPUT_FILE = "marks", "output"
-FOLDER_PREFIX = "dyntok-actor-"
-STALE_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class ActorTask:
-    """What every actor of a run is told. `url` and `config.model` mean the same on every node.
-
-    `torch_threads` are the driver's: on CPUs they may decide how wide float32 products round.
-    """
-
-    url: str
-    config: EncodeConfig
-    spec: ModelSpec
-    info: DatasetInfo
-    software: dict[str, str]
-    torch_threads: int
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """An actor is ready. `folder` is on its node and has its marks and output, also after its death.
-
-    `node` is the node's host name, `node_id` its name in Ray, `device` a GPU's name or `cpu`.
-    """
-
-    node: str
-    node_id: str
-    pid: int
-    folder: str
-    device: str
-
-
-@dataclass(slots=True)
-class Progress:
-    """What happened since the last report; `stages` in seconds. `rows` come with their shard."""
-
-    frames: int = 0
-    patches: int = 0
-    tokens: int = 0
-    rows: list[tuple[int, VideoRow]] = field(default_factory=list)
-    stages: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.frames or self.rows)
-
-
-@dataclass(frozen=True, slots=True)
-class ShardResult:
-    """How a shard ended in an actor: committed, or handed back unbegun (`returned`), or the actor broke.
-
-    An actor that broke is of no more use: by `error`, which is no fault of a video, or by a `crash`, which may be.
-    `output` is what the actor printed meanwhile, `progress` what it had not reported yet.
-    """
-
-    shard: int
-    bytes: int = 0
-    returned: bool = False
-    error: DyntokError | None = None
-    crash: str = ""
-    output: str = ""
-    progress: Progress | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Remains:
-    """What a dead actor left on its node."""
-
-    traces: Traces
-    output: str
+from dyntok.vision import VisualEncoder
 
 
 class EncodeActor:
@@ -162,15 +91,7 @@ class EncodeActor:
 
     def load(self) -> VisualEncoder:
         """The model of the run."""
-        config = self._task.config
-        return load_encoder(
-            config.model,
-            space=config.space,
-            device=config.device,
-            precision=config.precision,
-            compile=config.compile,
-            revision=config.revision,
-        )
+        return load_model(self._task.config)
 
     def encode(self, work: ShardWork) -> ShardResult:
         """Encode and commit a shard; several calls at a time share one pipeline."""
@@ -325,32 +246,6 @@ class _Reporter(RunObserver):
     def shard(self, shard: int, bytes_written: int) -> None:
         # The driver forgets the shard when it hears of its end, so nothing of it may come later.
         self.settle(ShardResult(shard, bytes_written, progress=self.take()))
-
-
-def probe_video(job: ShardJob, entry: PlanEntry) -> None:
-    """Run the shard function on one video, into a store that is thrown away."""
-    with tempfile.TemporaryDirectory(prefix="dyntok-probe-") as folder:
-        alone = replace(job, root=StoreRoot.open(folder), observer=RunObserver(), fail_fast=False)
-        encode_shards(alone, [ShardWork(entry.shard, (replace(entry, position=0),))])
-
-
-def read_remains(folder: str, position: int = 0) -> Remains:
-    """Read what a dead actor left on this node, and remove it."""
-    path = Path(folder)
-    remains = Remains(read_marks(path / MARKS_FILE), read_output(path / OUTPUT_FILE, position))
-    shutil.rmtree(path, ignore_errors=True)
-    return remains
-
-
-def remove_stale_folders() -> None:
-    """Remove what actors left behind whose driver died with them, once nobody can ask for it any more."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
-        try:
-            old = time.time() - folder.stat().st_mtime > STALE_S
-        except OSError:
-            continue
-        if old and is_abandoned(folder / MARKS_FILE):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_store(root: StoreRoot, info: DatasetInfo) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dyntok.errors import StoreError
 from dyntok.run.executors.marks import Place
-from dyntok.store import StoreRoot
+from dyntok.run.messages import ShardWork
+from dyntok.store import StoreRoot, plan_digest
 from dyntok.store.names import LOG_FOLDER, shard_name
 
 ATTEMPT_FOLDER = f"{LOG_FOLDER}/attempts"
@@ -75,16 +76,23 @@ class Ledger:
         """Whether the shard ever was in trouble."""
         return shard in self._shards
 
-    def of(self, shard: int, plan_digest: str) -> ShardAttempts:
+    def applied(self, work: ShardWork) -> ShardWork:
+        """The work without the videos that are given up."""
+        if work.shard not in self._shards:
+            return work
+        known = self.of(work.shard, plan_digest(work.entries))
+        return replace(work, quarantined=frozenset(known.quarantined))
+
+    def of(self, shard: int, digest: str) -> ShardAttempts:
         """What is known of a shard of this plan; what is known of another plan's shard is forgotten."""
         known = self._shards.get(shard)
-        if known is None or known.plan_digest != plan_digest:
-            known = self._shards[shard] = ShardAttempts(plan_digest)
+        if known is None or known.plan_digest != digest:
+            known = self._shards[shard] = ShardAttempts(digest)
         return known
 
-    def lost(self, shard: int, plan_digest: str) -> None:
+    def lost(self, shard: int, digest: str) -> None:
         """A process died in which the shard was begun."""
-        self.of(shard, plan_digest).lost += 1
+        self.of(shard, digest).lost += 1
         self._save(shard)
 
     def survived(self, place: Place) -> None:

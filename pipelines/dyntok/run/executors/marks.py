@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,10 @@ class Marks(RunObserver):
         self._unwritten: dict[str, Place] = {}
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         if fcntl is not None:
-            fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            with suppress(
+                OSError
+            ):  # a file system without locks: then nobody takes these marks for abandoned
+                fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def begun(self, entry: PlanEntry) -> None:
         self._unwritten[entry.id] = entry.shard, entry.position

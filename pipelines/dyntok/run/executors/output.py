@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import sys
+import threading
 from pathlib import Path
 
 MOST_BYTES = 64 * 2**10
@@ -23,6 +24,7 @@ class CapturedOutput:
         sys.stderr.flush()
         self._before = os.dup(2)
         self._passed_on = 0
+        self._lock = threading.Lock()
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         for stream in (1, 2):
             os.dup2(handle, stream)
@@ -35,7 +37,8 @@ class CapturedOutput:
 
     def since(self, position: int) -> str:
         """What was printed since, at most its last 64 KiB."""
-        self._pass_on()
+        with self._lock:
+            self._pass_on()
         return read_output(self._path, position)
 
     def _pass_on(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dyntok.errors import DyntokError, RunError
 from dyntok.records import PlanEntry
@@ -47,7 +47,14 @@ class _Inquest:
 class Schedule:
     """Used by one thread.
 
-    `load` reads a shard's rows of the plan. `failures` has the shards that this run gives up, with the reason.
+    Args:
+        pending: the shards to encode, in order.
+        load: reads a shard's rows of the plan.
+        ledger: what is known of earlier deaths.
+        max_attempts: times that a video alone may kill its process.
+        suspects: videos that an earlier run had in work when it died.
+
+    `failures` has the shards that this run gives up, with the reason.
     """
 
     def __init__(
@@ -56,22 +63,32 @@ class Schedule:
         load: Callable[[int], ShardWork],
         ledger: Ledger,
         max_attempts: int,
+        suspects: Iterable[Place] = (),
     ) -> None:
         self._load, self._ledger = load, ledger
         self._max_attempts = max_attempts
+        self._pending: deque[int] = deque()
         self._out: set[int] = set()
         self._inquests: dict[int, _Inquest] = {}
         self._inquests_held = 0
         self._deaths: dict[int, int] = {}
         self._errors: dict[int, int] = {}
         self.failures: dict[int, DyntokError] = {}
-        waiting = deque(pending)
-        for shard in [number for number in pending if number in ledger]:
-            # An earlier run ended amid a probe: this video is looked at first.
-            if suspects := sorted(ledger.of(shard, plan_digest(load(shard).entries)).alone):
-                waiting.remove(shard)
-                self._hold((shard,), [(shard, position) for position in suspects])
-        self._pending = waiting
+        questions: dict[int, list[Place]] = {}
+        for place in suspects:
+            questions.setdefault(place[0], []).append(place)
+        for shard in pending:
+            if shard in questions or shard in ledger:
+                self._hold((shard,), self._open_questions(shard, questions.get(shard, [])))
+            else:
+                self._pending.append(shard)
+
+    def _open_questions(self, shard: int, suspects: list[Place]) -> list[Place]:
+        """Suspects of an earlier run; those with a death to their name, which it was still probing, come first."""
+        known = self._ledger.of(shard, plan_digest(self._load(shard).entries))
+        probing = [(shard, position) for position in sorted(known.alone)]
+        others = [place for place in suspects if place not in probing]
+        return [place for place in (*probing, *others) if place[1] not in known.quarantined]
 
     @property
     def pending(self) -> int:
@@ -93,11 +110,7 @@ class Schedule:
             return None
         shard = self._pending.popleft()
         self._out.add(shard)
-        work = self._load(shard)
-        if shard not in self._ledger:
-            return work
-        known = self._ledger.of(shard, plan_digest(work.entries))
-        return replace(work, quarantined=frozenset(known.quarantined))
+        return self._ledger.applied(self._load(shard))
 
     def done(self, shard: int) -> None:
         """A shard is committed."""
