@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from dyntok.corpus import planned_etag
 from dyntok.errors import RunError, VideoError
 from dyntok.records import PlanEntry
 from dyntok.run.compute import ComputeLoop
@@ -119,7 +120,8 @@ class _Feeder:
                 self._fail(token, entry, VideoError("not_found", f"{entry.source} cannot be read"))
                 continue
             self._entries[token] = entry
-            self._pool.submit(DecodeTask(token=token, id=entry.id, ref=entry.ref))
+            etag = planned_etag(entry.fingerprint)
+            self._pool.submit(DecodeTask(token, entry.id, entry.ref, entry.size_bytes, etag))
         return False
 
     def _handle(self, event: Opened | Frames | Finished | Failed | None) -> None:
