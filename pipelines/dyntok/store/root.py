@@ -150,6 +150,15 @@ class StoreRoot:
             )
         return self.read_range(path, 0, size)
 
+    def read_if_there(self, path: str, max_bytes: int = 2**28) -> bytes | None:
+        """As `read_bytes`; None if there is no such file."""
+        try:
+            return self.read_bytes(path, max_bytes)
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """`length` bytes from `start`, and only those; StoreError if the file ends before."""
         local = self.local_path(path)
