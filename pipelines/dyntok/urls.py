@@ -7,6 +7,8 @@ import re
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://", re.ASCII)
 # In a running text a URL ends at white space, quotes or brackets; what follows a comma may be another one.
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`|\\^{}()]+", re.ASCII)
+# fsspec's chained URLs: `zip://a.mp4::s3://bucket/x.zip`.
+_CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)", re.ASCII)
 _HTTP = frozenset({"http", "https"})
 # Here the part before the @ names a container; elsewhere it is a user, perhaps with a password.
 _CONTAINER_BEFORE_AT = frozenset({"abfs", "abfss", "wasb", "wasbs"})
@@ -25,8 +27,9 @@ def is_http(path: str) -> bool:
 
 def redact(path: str) -> str:
     """A path that may be shown and stored: a URL without user, password, query and (http) fragment."""
-    if "::" in path:
-        return "::".join(redact(link) for link in path.split("::"))
+    links = _CHAIN.split(path)
+    if len(links) > 1:
+        return "::".join(redact(link) for link in links)
     protocol = url_protocol(path)
     if protocol is None:
         return path
