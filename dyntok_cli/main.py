@@ -14,7 +14,7 @@ import typer
 import dyntok
 from dyntok_cli import errors
 from dyntok_cli.commands import COMMANDS
-from dyntok_cli.output import print_error, print_text
+from dyntok_cli.output import print_error, print_text, print_trace
 
 app = typer.Typer(
     name="dyntok",
@@ -64,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
             raise KeyboardInterrupt
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the outermost handler
         if "--debug" in arguments and not isinstance(error, KeyboardInterrupt):
-            traceback.print_exception(error)
+            print_trace("".join(traceback.format_exception(error)))
         failure = errors.explain(error, command)
         print_error(failure.message, failure.hint)
         return failure.exit_code

@@ -31,7 +31,7 @@ ConfigFile = Annotated[
     typer.Option("--config", metavar="FILE.yaml", help="YAML file of settings. Flags override it."),
 ]
 
-SIZES = frozenset({"shard_size", "decode_memory"})
+SIZES = frozenset({"shard_size", "decode_memory", "input_cache"})
 
 SETTINGS: dict[str, Any] = {
     "model": Annotated[
@@ -173,6 +173,14 @@ SETTINGS: dict[str, Any] = {
     "decode_memory": Annotated[
         str | None,
         typer.Option("--decode-memory", metavar="SIZE", help="Memory of one decode process. [default: 4GiB]"),
+    ],
+    "input_cache": Annotated[
+        str | None,
+        typer.Option(
+            "--input-cache",
+            metavar="SIZE",
+            help="Temporary disk space for remote videos until they are decoded. [default: 2GiB]",
+        ),
     ],
     "fail_fast": Annotated[
         bool | None,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from dyntok.urls import redact_text
 from dyntok_cli.tables import printable
 
 
@@ -36,7 +37,7 @@ class Output:
     def note(self, text: str) -> None:
         """Something worth knowing that is no data."""
         if not self.quiet:
-            _write(sys.stderr, text)
+            _tell(text)
 
     def hint(self, text: str) -> None:
         """The command to run next."""
@@ -44,7 +45,7 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Something that should not be missed, quiet or not."""
-        _write(sys.stderr, f"warning: {text}")
+        _tell(f"warning: {text}")
 
 
 def print_text(text: str) -> None:
@@ -54,9 +55,19 @@ def print_text(text: str) -> None:
 
 def print_error(message: str, hint: str | None) -> None:
     """`error: what happened`, a blank line, `hint: what mends it`."""
-    _write(sys.stderr, f"error: {message}")
+    _tell(f"error: {message}")
     if hint:
-        _write(sys.stderr, f"\nhint: {hint}")
+        _tell(f"\nhint: {hint}")
+
+
+def print_trace(text: str) -> None:
+    """A traceback, for --debug."""
+    _tell(text.rstrip("\n"))
+
+
+def _tell(text: str) -> None:
+    """A line on stderr. Messages of drivers and of users' own URLs may quote credentials; logs keep what is printed."""
+    _write(sys.stderr, redact_text(text))
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -12,16 +12,17 @@ import pytest
 import dyntok
 
 SOURCE = Path(dyntok.__file__).parent
-SHARED = {"errors", "records"}
+SHARED = {"errors", "records", "urls"}
 MAY_IMPORT = {
+    "objects": {"urls"},
     "merging": SHARED,
     "vision": SHARED,
-    "video": SHARED,
-    "corpus": SHARED,
-    "store": SHARED,
-    "load": SHARED | {"store", "merging"},
+    "video": SHARED | {"objects"},
+    "corpus": SHARED | {"objects"},
+    "store": SHARED | {"objects"},
+    "load": SHARED | {"objects", "store", "merging"},
     "adapters": SHARED | {"load", "store", "merging", "vision"},
-    "run": SHARED | {"config", "merging", "vision", "video", "corpus", "store"},
+    "run": SHARED | {"objects", "config", "merging", "vision", "video", "corpus", "store"},
 }
 PACKAGES = sorted(p.name for p in SOURCE.iterdir() if (p / "__init__.py").exists() and p.name in MAY_IMPORT)
 

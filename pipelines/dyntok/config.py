@@ -31,6 +31,7 @@ OPERATIONAL = frozenset(
         "decode_workers",
         "decode_timeout_s",
         "decode_memory",
+        "input_cache",
         "fail_fast",
     }
 )
@@ -141,6 +142,9 @@ class EncodeConfig(BaseModel):
     )
     decode_timeout_s: float = Field(300.0, gt=0, description="longest decode of one video")
     decode_memory: int = Field(4 * 2**30, description="memory of one decode process")
+    input_cache: int = Field(
+        2 * 2**30, description="temporary disk space for remote videos until they are decoded"
+    )
     fail_fast: bool = Field(False, description="stop at the first failed video")
 
     @model_validator(mode="before")
@@ -150,7 +154,7 @@ class EncodeConfig(BaseModel):
             return {**data, "frames": None}
         return data
 
-    @field_validator("shard_size", "decode_memory", mode="before")
+    @field_validator("shard_size", "decode_memory", "input_cache", mode="before")
     @classmethod
     def _size(cls, value: Any) -> int:
         return parse_size(value)

@@ -13,6 +13,7 @@
     |-- StoreError               a store cannot be read or written
     |   |-- StoreVersionError    the store is newer than this dyntok
     |   |-- StoreLockedError     another process is writing
+    |   |-- StoreUnavailableError  an object store does not answer, or refuses access
     |   `-- DamageError          the bytes are not those that were written        (exit code 4)
     `-- RunError                 the run cannot go on
 
@@ -117,6 +118,10 @@ class StoreVersionError(StoreError):
 
 class StoreLockedError(StoreError):
     """Another process is writing to the store."""
+
+
+class StoreUnavailableError(StoreError):
+    """An object store does not answer, or refuses access: nothing is known of the bytes."""
 
 
 class DamageError(StoreError):

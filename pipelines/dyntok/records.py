@@ -1,4 +1,4 @@
-"""The records that travel between packages, and nothing else. Imports numpy only.
+"""The records that travel between packages, and nothing else. Imports numpy and `dyntok.urls` only.
 
 Shape letters everywhere: T frames, R rows, C cols, N tokens, D token dim, F feature dim.
 """
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from dyntok.urls import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,10 @@ class SourceRef:
     path: str
     offset: int | None = None
     length: int | None = None
+
+    def __repr__(self) -> str:
+        """Without the credentials that a URL may hold."""
+        return f"SourceRef({redact(self.path)!r}, offset={self.offset}, length={self.length})"
 
     @property
     def is_whole_file(self) -> bool:

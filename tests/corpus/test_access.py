@@ -48,10 +48,6 @@ def test_no_credential_survives(scheme: str, user: str, secret: str, tail: str) 
     assert "TOKEN" not in access.redact(f"{scheme}://{user}:{secret}@host/{tail}?x={secret}&y={secret}")
 
 
-def test_driver_errors_are_those_of_loaded_drivers() -> None:
-    assert {OSError, ValueError} <= set(access.read_errors())
-
-
 def test_stat_of_what_is_no_regular_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "gone", tmp_path / "nul\0byte", Path("/dev/null")):

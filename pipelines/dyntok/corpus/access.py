@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
-import re
 import stat as stat_module
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol, cast
 
 import fsspec
 
 from dyntok.errors import InputError
+from dyntok.objects import ObjectFile, ObjectInfo, ObjectStoreError, Remote, is_object_store
+from dyntok.urls import is_http, redact, redact_text, url_protocol
+
+__all__ = ["is_http", "redact", "url_protocol"]
 
 Kind = Literal["file", "folder", "special", "missing"]
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://", re.ASCII)
-_HTTP = frozenset({"http", "https"})
-# Here the part before the @ names a container; elsewhere it is a user, perhaps with a password.
-_CONTAINER_BEFORE_AT = frozenset({"abfs", "abfss", "wasb", "wasbs"})
-# Stores whose etag or checksum stands for the content. The etags of web servers often hold the modification
-# time, so those files are read instead.
-_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "r2"})
-_CONTENT_KEYS = ("md5Hash", "crc32c", "ETag", "etag")
-# What drivers raise beside OSError and ValueError; looked up only where the driver is in use.
-_DRIVER_ERRORS = {
-    "aiohttp": ("ClientError",),
-    "azure.core.exceptions": ("AzureError",),
-    "botocore.exceptions": ("BotoCoreError", "ClientError"),
-    "gcsfs.retry": ("HttpError",),
-    "google.auth.exceptions": ("GoogleAuthError",),
-}
+# What reading a file, local or not, may raise.
+READ_ERRORS = (OSError, ValueError)
+_READ_AHEAD = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,45 +39,7 @@ class RangeReader(Protocol):
     """Reads byte ranges of one file."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes, or fewer at the end of the file. Raises one of `read_errors()`."""
-
-
-def url_protocol(path: str) -> str | None:
-    """The protocol of a URL in lower case, None for a local path."""
-    match = _URL.match(path)
-    return match[1].lower() if match else None
-
-
-def is_http(path: str) -> bool:
-    """Whether a path is a web address: those can be read, and not listed."""
-    return url_protocol(path) in _HTTP
-
-
-def read_errors() -> tuple[type[Exception], ...]:
-    """The exceptions by which a file or its store says that it cannot be read."""
-    errors: list[type[Exception]] = [OSError, ValueError]
-    for module, names in _DRIVER_ERRORS.items():
-        if module in sys.modules:
-            errors += [getattr(sys.modules[module], name) for name in names]
-    return tuple(errors)
-
-
-def redact(path: str) -> str:
-    """A path that may be shown and stored: a URL without user, password, query and (http) fragment."""
-    protocol = url_protocol(path)
-    if protocol is None:
-        return path
-    scheme, _, rest = path.partition("://")
-    host, slash, tail = rest.partition("/")
-    if protocol not in _CONTAINER_BEFORE_AT or ":" in host.partition("@")[0]:
-        host = host.rpartition("@")[2]
-    host = host.partition("?")[0]
-    if not re.fullmatch(r"[^:]*(:\d+)?|\[[0-9a-fA-F:.]+\](:\d+)?", host):
-        host, tail = "***", tail.rpartition("@")[2]  # a password with a slash in it
-    tail = tail.partition("?")[0]
-    if protocol in _HTTP:
-        tail = tail.partition("#")[0]
-    return f"{scheme}://{host}{slash}{tail}"
+        """Exactly `length` bytes, or fewer at the end of the file. Raises one of `READ_ERRORS`."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -120,38 +72,50 @@ def canonical(path: str) -> str:
     return path
 
 
-def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec filesystem of a URL, and the path within it."""
+def remote(url: str) -> tuple[Remote, str]:
+    """The file system of a URL, and the path within it. Raises `InputError`."""
     try:
-        fs, inner = fsspec.core.url_to_fs(url)
-    except (TypeError, OSError, ValueError) as error:
+        return Remote.open(url)
+    except (ImportError, ObjectStoreError) as error:
         raise InputError(
-            f"cannot open {redact(url)}: {type(error).__name__}", hint="check the address and the credentials"
+            f"cannot open {redact(url)}: {describe(error)}", hint="check the address and the credentials"
         ) from error
-    return fs, inner
 
 
-def stat_of_info(protocol: str | None, info: dict[str, Any]) -> FileStat | None:
-    """What an fsspec `info` dictionary says; None if it is no file of known size."""
-    if info.get("type") != "file" or not isinstance(info.get("size"), int):
-        return None
-    etag = None
-    if protocol in _OBJECT_STORES:
-        etag = next((str(info[key]).strip('"') for key in _CONTENT_KEYS if info.get(key)), None)
-    return FileStat(int(info["size"]), etag)
+def stat_of_info(info: ObjectInfo | None) -> FileStat | None:
+    """The stat of an object; None if it is no file of known size."""
+    return FileStat(info.size_bytes, info.etag) if info is not None and not info.is_folder else None
 
 
 def file_stat(path: str) -> FileStat | None:
-    """Size and etag of a regular file; None if there is none, or it cannot be looked at."""
-    protocol = url_protocol(path)
+    """Size and etag of a regular file; None if there is none, or it may not be looked at.
+
+    Raises `InputError` where an object store does not answer: what it holds must not be taken for missing.
+    """
     try:
-        if protocol is None:
+        if url_protocol(path) is None:
             result = os.stat(path)  # noqa: PTH116
             return FileStat(result.st_size) if stat_module.S_ISREG(result.st_mode) else None
-        fs, inner = filesystem(path)
-        return stat_of_info(protocol, fs.info(inner))
-    except read_errors():
+        store, inner = remote(path)
+        return stat_of_info(store.info(inner))
+    except ObjectStoreError as error:
+        refuse_silence(path, error)
         return None
+    except READ_ERRORS:
+        return None
+
+
+def refuse_silence(path: str, error: BaseException) -> None:
+    """Raise `InputError` if `error` says that an object store did not answer, after all tries.
+
+    A web server that is gone is its videos' misfortune; an object store holds the whole corpus.
+    """
+    silent = isinstance(error, ObjectStoreError) and error.fault == "busy"
+    if silent and is_object_store(url_protocol(path)):
+        raise InputError(
+            f"cannot look at {redact(path)}: {describe(error)}",
+            hint="run the same command again when the object store answers",
+        ) from error
 
 
 def kind(path: str) -> Kind:
@@ -162,11 +126,11 @@ def kind(path: str) -> Kind:
             if stat_module.S_ISDIR(mode):
                 return "folder"
             return "file" if stat_module.S_ISREG(mode) else "special"
-        fs, inner = filesystem(path)
-        return "folder" if fs.info(inner)["type"] == "directory" else "file"
+        store, inner = remote(path)
+        return "folder" if store.info(inner).is_folder else "file"
     except (FileNotFoundError, NotADirectoryError):
         return "missing"
-    except read_errors() as error:
+    except READ_ERRORS as error:
         raise InputError(
             f"cannot look at {redact(path)}: {describe(error)}",
             hint="check permissions, credentials and network",
@@ -176,7 +140,7 @@ def kind(path: str) -> Kind:
 def describe(error: BaseException) -> str:
     """A short text of an error, without the path: driver messages may quote a URL and its secrets."""
     if isinstance(error, OSError) and error.strerror and error.errno:
-        return error.strerror
+        return redact_text(error.strerror)
     return type(error).__name__
 
 
@@ -194,21 +158,22 @@ class _LocalReader:
 
 
 class _RemoteReader:
-    def __init__(self, fs: Any, inner: str) -> None:
-        self._fs = fs
+    def __init__(self, store: Remote, inner: str) -> None:
+        self._store = store
         self._inner = inner
+        self._size: int | None = None
 
     def read(self, offset: int, length: int) -> bytes:
-        if length <= 0:
-            return b""
-        return bytes(self._fs.cat_file(self._inner, start=offset, end=offset + length)[:length])
+        if self._size is None:
+            self._size = self._store.info(self._inner).size_bytes
+        return self._store.read(self._inner, offset, min(length, self._size - offset))
 
 
 @contextmanager
 def open_ranges(path: str) -> Iterator[RangeReader]:
-    """Byte ranges of a regular file or an object. Raises one of `read_errors()`."""
+    """Byte ranges of a regular file or an object. Raises one of `READ_ERRORS`."""
     if url_protocol(path) is not None:
-        yield _RemoteReader(*filesystem(path))
+        yield _RemoteReader(*remote(path))
         return
     # A named pipe that took a file's place must not make us wait for its writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -220,9 +185,10 @@ def open_ranges(path: str) -> Iterator[RangeReader]:
         os.close(descriptor)
 
 
-def open_binary(path: str) -> Any:
-    """A readable, seekable binary file object, local or remote. Raises one of `read_errors()`."""
+def open_binary(path: str) -> BinaryIO:
+    """A readable, seekable binary file object, local or remote. Raises one of `READ_ERRORS`."""
     if url_protocol(path) is None:
         return Path(path).open("rb")
-    fs, inner = filesystem(path)
-    return fs.open(inner, "rb")
+    store, inner = remote(path)
+    file: Any = ObjectFile(store, inner, store.info(inner).size_bytes)
+    return cast(BinaryIO, io.BufferedReader(file, _READ_AHEAD))

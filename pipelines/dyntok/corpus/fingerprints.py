@@ -56,6 +56,12 @@ def fingerprint_like(what: CorpusItem | SourceRef, planned: str) -> str | None:
     return _by_content(ref, size_bytes, full=scheme == "full")
 
 
+def planned_etag(planned: str | None) -> str | None:
+    """The etag that a fingerprint holds, None if it holds none."""
+    scheme, _, rest = (planned or "").partition(":")
+    return rest.partition(":")[2] if scheme == "etag" else None
+
+
 def planned_size(planned: str) -> int:
     """The size in bytes that a fingerprint holds, -1 if it holds none."""
     size = planned.split(":", 2)[1:2]
@@ -91,7 +97,8 @@ def _by_content(ref: SourceRef, size_bytes: int, *, full: bool) -> str | None:
                 if len(data) != length:
                     return None  # shorter than it was a moment ago
                 digest.update(data)
-    except access.read_errors():
+    except access.READ_ERRORS as error:
+        access.refuse_silence(ref.path, error)
         return None
     return (
         f"full:{size_bytes}:{digest.hexdigest()}" if full else f"ht1:{size_bytes}:{digest.hexdigest()[:32]}"

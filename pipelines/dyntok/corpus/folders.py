@@ -17,6 +17,7 @@ from dyntok.corpus.access import FileStat
 from dyntok.corpus.items import CorpusItem, OnSkip, check_name, has_video_suffix, printable
 from dyntok.corpus.pooled import ordered_map
 from dyntok.errors import InputError
+from dyntok.objects import object_info
 from dyntok.records import SourceRef
 
 _STAT_JOBS = 16
@@ -131,8 +132,7 @@ class RemoteTree:
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/") if not url.endswith("://") else url
-        self._protocol = access.url_protocol(url)
-        self._fs, inner = access.filesystem(url)
+        self._store, inner = access.remote(url)
         self._root = inner.rstrip("/")
 
     def path(self, relative: str) -> str:
@@ -144,10 +144,8 @@ class RemoteTree:
     def children(self, relative: str, on_skip: OnSkip | None) -> dict[str, FileStat | None]:
         folder = f"{self._root}/{relative}".rstrip("/")
         try:
-            self._fs.invalidate_cache(folder)
-            infos = self._fs.ls(folder, detail=True)
-            self._fs.invalidate_cache(folder)  # a listing of millions would stay in memory
-        except access.read_errors() as error:
+            infos = self._store.children(folder)
+        except access.READ_ERRORS as error:
             raise InputError(
                 f"cannot list {access.redact(self.path(relative))}: {access.describe(error)}",
                 hint="check the address, the credentials and the network",
@@ -160,7 +158,7 @@ class RemoteTree:
             if info.get("type") == "directory":
                 names[name + "/"] = None
             else:
-                names[name] = access.stat_of_info(self._protocol, info)
+                names[name] = access.stat_of_info(object_info(self._store.protocol, info))
         return names
 
 

@@ -57,7 +57,7 @@ def list_manifest(path: str) -> Iterator[CorpusItem]:
         with access.open_binary(path) as file:
             items = (_item(row, base) for row in rows(file, shown))
             yield from ordered_map(_with_stat, items, jobs=_STAT_JOBS)
-    except access.read_errors() as error:
+    except access.READ_ERRORS as error:
         raise InputError(
             f"cannot read {shown}: {access.describe(error)}", hint="check the path and its permissions"
         ) from error

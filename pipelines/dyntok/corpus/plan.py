@@ -83,7 +83,7 @@ class Plan:
             return cls(pq.ParquetFile(where, memory_map=isinstance(where, str)), name)
         except pa.ArrowException as error:
             raise DamageError(f"{name} is no readable plan: {error}", hint="restore the file") from error
-        except access.read_errors() as error:
+        except access.READ_ERRORS as error:
             raise StoreError(
                 f"cannot read {name}: {access.describe(error)}", hint="check the path"
             ) from error

@@ -85,7 +85,7 @@ def _members_of(path: str, shown: str) -> Iterator[Member]:
             if access.url_protocol(path) is not None:
                 reader = _Buffered(reader, stat.size_bytes)
             yield from _Headers(reader, stat.size_bytes, shown)
-    except access.read_errors() as error:
+    except access.READ_ERRORS as error:
         raise InputError(
             f"cannot read {shown}: {access.describe(error)}", hint="check permissions and network"
         ) from error

@@ -22,7 +22,6 @@ from dyntok.load.items import join_items
 from dyntok.load.order import EpochOrder, draw, order_key
 from dyntok.load.progress import Share
 from dyntok.merging import MARKER_MODES, MarkerMode, VideoTokens, marker_count
-from dyntok.store import StoreRoot
 
 log = logging.getLogger("dyntok")
 
@@ -251,7 +250,7 @@ class TokenStream(IterableDataset[T_co], Generic[T_co]):
         if self._private is None or self._private[0] != os.getpid():
             store = self.store
             if get_worker_info() is not None:
-                store = Store(StoreRoot.open(store.root.url), store.info, store.index)
+                store = Store(store.root.reopen(), store.info, store.index)
             self._private = os.getpid(), store
         return self._private[1]
 

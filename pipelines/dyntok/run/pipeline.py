@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from dyntok.corpus import planned_etag
 from dyntok.errors import RunError, VideoError
 from dyntok.records import PlanEntry
 from dyntok.run.compute import ComputeLoop
@@ -128,7 +129,8 @@ class _Feeder:
                 continue
             self._entries[token] = entry
             self._job.observer.begun(entry)
-            self._pool.submit(DecodeTask(token=token, id=entry.id, ref=entry.ref))
+            etag = planned_etag(entry.fingerprint)
+            self._pool.submit(DecodeTask(token, entry.id, entry.ref, entry.size_bytes, etag))
         return False
 
     def _begin(self, work: ShardWork) -> None:

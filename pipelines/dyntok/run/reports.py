@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dyntok.records import VideoRow
+from dyntok.urls import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,9 @@ class EncodeReport:
     seconds: float
     stage_seconds: dict[str, float]
     failures: tuple[VideoRow, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", redact(self.out))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -76,6 +80,9 @@ class StatusReport:
     bytes: int
     error_classes: dict[str, int]
     failures: tuple[VideoRow, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", redact(self.out))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -87,6 +87,7 @@ def decode_settings(config: EncodeConfig, spec: ModelSpec) -> DecodeSettings:
         width=spec.width,
         resample="bilinear" if spec.resample == "bilinear" else "bicubic",
         backend=config.decoder,
+        input_cache_bytes=config.input_cache,
     )
 
 

@@ -1,4 +1,7 @@
-"""The write thread: samples into shards, shards into the store."""
+"""The write thread: samples into shards. And the commit thread: finished shards into the store.
+
+They are two, since an upload may take as long as encoding the next shard.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from dyntok.records import VideoRow
 from dyntok.run.job import ShardJob
 from dyntok.run.messages import DoneVideo, FailedVideo, ShardComplete, ShardWork, WriteItem
 from dyntok.run.order import Lookahead
-from dyntok.run.workers import Channel, RunState
+from dyntok.run.workers import POLL_S, Channel, RunState, start_thread
 from dyntok.store import ShardWriter, commit_shard, failed_row, open_shard_writer, plan_digest
 
 
@@ -20,27 +23,42 @@ class _OpenShard:
 
 
 class WriteLoop:
-    """Owns the writers. Samples of a shard arrive in the order of its plan; two shards may be open at once."""
+    """Owns the writers. Samples of a shard arrive in the order of its plan; two shards may be open at once.
+
+    Finished shards are committed one by one, in order, while the next is written.
+    """
 
     def __init__(self, job: ShardJob, state: RunState, lookahead: Lookahead) -> None:
         self._job = job
+        self._state = state
         self._lookahead = lookahead
         # One sample waiting is enough to keep the writer busy; more would only hold memory.
         self.channel: Channel[WriteItem] = Channel(state, 2)
         self._open: dict[int, _OpenShard] = {}
+        self._complete: Channel[tuple[ShardWork, _OpenShard] | None] = Channel(state, 1)
+        self._uncommitted: list[_OpenShard] = []
+        self._committer = start_thread("commit", state, self._commit_all)
 
     def run(self) -> None:
         while (item := self.channel.get()) is not None:
             if isinstance(item, ShardComplete):
-                self._commit(item.work)
+                shard = self._shard(item.work.shard)
+                self._uncommitted.append(shard)
+                del self._open[item.work.shard]
+                self._complete.put((item.work, shard))
                 continue
             row = item.row if isinstance(item, FailedVideo) else self._write(item)
             self._shard(item.entry.shard).rows.append(row)
             self._job.observer.video(row)
+        self._complete.put(None)
+        while self._committer.is_alive():
+            self._committer.join(POLL_S)
+            self._state.check()
 
     def close(self) -> None:
-        """Drop what is not committed."""
-        for shard in self._open.values():
+        """Drop what is not committed. The run has been told to stop, or has ended."""
+        self._committer.join()
+        for shard in (*self._open.values(), *self._uncommitted):
             shard.writer.abort()
 
     def _shard(self, number: int) -> _OpenShard:
@@ -67,13 +85,21 @@ class WriteLoop:
         finally:
             video.assembly.close()
 
-    def _commit(self, work: ShardWork) -> None:
+    def _commit_all(self) -> None:
+        while (item := self._complete.get()) is not None:
+            self._commit(*item)
+
+    def _commit(self, work: ShardWork, shard: _OpenShard) -> None:
         with self._job.clock.measure("commit"):
-            shard = self._shard(work.shard)
             content = shard.writer.finish()
             record = commit_shard(
-                self._job.root, self._job.info, content, shard.rows, plan_digest(work.entries)
+                self._job.root,
+                self._job.info,
+                content,
+                shard.rows,
+                plan_digest(work.entries),
+                stop=self._state.stop.is_set,
             )
-            del self._open[work.shard]
+            self._uncommitted.remove(shard)
         self._job.observer.shard(work.shard, sum(file.bytes for file in record.files))
         self._lookahead.committed()

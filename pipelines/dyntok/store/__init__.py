@@ -9,6 +9,7 @@ from dyntok.store.completion import (
     completed_shards,
     failed_row,
     iter_records,
+    load_records,
     plan_digest,
 )
 from dyntok.store.conversion import ConvertReport, convert
@@ -57,6 +58,7 @@ __all__ = [
     "failed_row",
     "iter_records",
     "level_suffix",
+    "load_records",
     "open_shard_reader",
     "open_shard_writer",
     "parse_safetensors",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -22,6 +24,7 @@ from dyntok.store.root import StoreRoot
 from dyntok.store.signed import canonical_json, files_from_json, files_json, sign
 
 _MAX_BYTES = 2**30
+_RECORDS_AT_ONCE = 16
 _ROW_TYPES: dict[str, type | tuple[type, ...]] = {
     "id": str,
     "key": str,
@@ -92,10 +95,11 @@ class CompletionRecord:
 
         Raises StoreVersionError for a record of a newer format, and StoreError where reading fails.
         """
-        if not root.exists(record_path(shard)):
+        data = root.read_if_there(record_path(shard), _MAX_BYTES)
+        if data is None:
             return None
         try:
-            record = cls.load_strict(root, shard)
+            record = cls.from_bytes(data, shard, root.where(record_path(shard)))
         except DamageError:
             return None
         return None if plan_digest is not None and record.plan_digest != plan_digest else record
@@ -104,7 +108,12 @@ class CompletionRecord:
     def load_strict(cls, root: StoreRoot, shard: int) -> CompletionRecord:
         """The record of a shard. Raises DamageError if it is torn or damaged, StoreError if it is missing."""
         path = record_path(shard)
-        content = unsign_versioned(root.read_bytes(path, _MAX_BYTES), root.where(path))
+        return cls.from_bytes(root.read_bytes(path, _MAX_BYTES), shard, root.where(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, shard: int, where: str) -> CompletionRecord:
+        """The record of a shard from its file's content. Raises DamageError, naming `where`."""
+        content = unsign_versioned(data, where)
         try:
             record = cls(
                 shard=content["shard"],
@@ -114,7 +123,7 @@ class CompletionRecord:
             )
             _check_record(record, shard)
         except (KeyError, TypeError, ValueError, StoreError) as error:
-            raise DamageError(f"{root.where(path)} is no valid completion record: {error}") from error
+            raise DamageError(f"{where} is no valid completion record: {error}") from error
         return record
 
 
@@ -135,11 +144,33 @@ def completed_shards(root: StoreRoot) -> tuple[int, ...]:
 
 
 def iter_records(root: StoreRoot) -> Iterator[CompletionRecord]:
-    """Every valid completion record, by shard; one in memory at a time."""
-    for shard in completed_shards(root):
-        record = CompletionRecord.load(root, shard)
+    """Every valid completion record, by shard; a few in memory at a time."""
+    for _, record in load_records(root, completed_shards(root)):
         if record is not None:
             yield record
+
+
+def load_records(root: StoreRoot, shards: Iterable[int]) -> Iterator[tuple[int, CompletionRecord | None]]:
+    """Each shard with its record, None where there is no valid one, in the order of `shards`.
+
+    On an object store, where a request takes its time, some are asked for ahead.
+    """
+    if root.is_local:
+        yield from ((shard, CompletionRecord.load(root, shard)) for shard in shards)
+        return
+    waiting: deque[tuple[int, Future[CompletionRecord | None]]] = deque()
+    with ThreadPoolExecutor(_RECORDS_AT_ONCE) as pool:
+        try:
+            for shard in shards:
+                waiting.append((shard, pool.submit(CompletionRecord.load, root, shard)))
+                if len(waiting) >= 2 * _RECORDS_AT_ONCE:
+                    first, record = waiting.popleft()
+                    yield first, record.result()
+            for shard, record in waiting:
+                yield shard, record.result()
+        finally:
+            for _, record in waiting:
+                record.cancel()
 
 
 def failed_row(entry: PlanEntry, key: str, error_class: str, error: str) -> VideoRow:

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import xxhash
 
 from dyntok.errors import DamageError, StoreError, StoreVersionError
+from dyntok.objects import ObjectStoreError
 from dyntok.records import VideoRow
 from dyntok.store.completion import DONE
 from dyntok.store.names import FORMAT_VERSION, INDEX_FILE, threshold_name
-from dyntok.store.root import StoreRoot
+from dyntok.store.root import StoreRoot, store_error
 
 VERSION_KEY = b"dyntok.format_version"
 TOKENS_PREFIX = "tokens_"
@@ -194,8 +195,13 @@ class StoreIndex:
 
 @contextmanager
 def explain_parquet(where: str) -> Iterator[None]:
-    """In here an Arrow, system or Unicode error means a damaged file. Raises DamageError."""
+    """In here an Arrow, system or Unicode error means a damaged file. Raises DamageError.
+
+    An object store that cannot be asked says nothing of the file: StoreError.
+    """
     try:
         yield
+    except ObjectStoreError as error:
+        raise store_error(error, where, "read") from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamageError(f"{where} cannot be read: {error}", hint="run `dyntok verify`") from error

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dyntok.records import PlanEntry, VideoRow
-from dyntok.store.completion import DONE, PENDING, CompletionRecord, plan_digest
+from dyntok.store.completion import DONE, PENDING, completed_shards, load_records, plan_digest
 from dyntok.store.dataset import DatasetInfo
 from dyntok.store.index import ROW_FIELDS, TOKENS_PREFIX, StoreIndex, hash_id, index_schema
 from dyntok.store.names import INDEX_FILE, sample_key
@@ -84,10 +84,14 @@ def _spool_rows(
 
 def _outcomes(root: StoreRoot, entries: Iterable[PlanEntry]) -> Iterator[tuple[PlanEntry, VideoRow | None]]:
     """Every plan row with its row of the completion record, None if its shard is not committed."""
+    records = load_records(root, completed_shards(root))
+    number, record = next(records, (-1, None))
     for shard, group in groupby(entries, key=lambda entry: entry.shard):
         planned = list(group)
-        record = CompletionRecord.load(root, shard, plan_digest(planned))
-        rows = {row.position: row for row in record.videos} if record else {}
+        while -1 < number < shard:
+            number, record = next(records, (-1, None))
+        fits = number == shard and record is not None and record.plan_digest == plan_digest(planned)
+        rows = {row.position: row for row in record.videos} if record is not None and fits else {}
         for entry in planned:
             yield entry, rows.get(entry.position)
 

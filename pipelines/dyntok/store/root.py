@@ -5,37 +5,43 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
 import uuid
-import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import fsspec
-
-from dyntok.errors import StoreError
+from dyntok.errors import StoreError, StoreUnavailableError
+from dyntok.objects import MissingObjectError, ObjectFile, ObjectStoreError, PrivateFolder, Remote
+from dyntok.objects.remote import each_at_once
 from dyntok.store.names import SCRATCH_FOLDER, check_path
+from dyntok.urls import redact, redact_text
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOCAL_PREFIX = ("file://", "local://")
+_LOCAL_CHUNK = 2**20
+_REMOTE_CHUNK = 2**23
+Stop = Callable[[], bool]
 
 
 class StoreRoot:
     """A store's root. Every `path` argument is relative to it, with `/`, and is checked to stay inside.
 
     Local writes are durable when they return: temporary file, fsync, rename, fsync of the folder. On an object
-    store a write is one put. All methods raise StoreError, naming the path, where the operating system or the
-    object store reports an error. Instances can be pickled.
+    store a write is one upload, and faults that may pass are tried again. All methods raise StoreError, naming the
+    path, where the operating system or the object store reports an error. Instances can be pickled.
+
+    Attributes:
+        url: where it is, without credentials; for people.
     """
 
-    def __init__(self, url: str, base: Path | None, fs: Any, prefix: str) -> None:
-        self.url = url
+    def __init__(self, url: str, base: Path | None, remote: Remote | None, prefix: str) -> None:
+        self.url = redact(url)
+        self._full_url = url
         self._base = base
-        self._fs = fs
+        self._remote = remote
         self._prefix = prefix
-        self._scratch: Path | None = None
+        self._scratch: PrivateFolder | None = None
 
     @classmethod
     def open(cls, url: str | os.PathLike[str], *, create: bool = False) -> StoreRoot:
@@ -59,15 +65,20 @@ class StoreRoot:
                     )
             return cls(text, base, None, "")
         try:
-            fs, prefix = fsspec.core.url_to_fs(text)
-        except (ImportError, ValueError, OSError) as error:
+            remote, inner = Remote.open(text)
+        except (ImportError, ObjectStoreError) as error:
             raise StoreError(
-                f"cannot open {text}: {error}", hint="pip install 'dyntok[s3]' or 'dyntok[gcs]'"
+                f"cannot open {redact(text)}: {redact_text(str(error))}",
+                hint="pip install 'dyntok[s3]' or 'dyntok[gcs]'",
             ) from error
-        return cls(text.rstrip("/"), None, fs, prefix.rstrip("/"))
+        return cls(text.rstrip("/"), None, remote, inner.rstrip("/"))
+
+    def reopen(self) -> StoreRoot:
+        """The same root with connections of its own, for another process."""
+        return StoreRoot.open(self._full_url)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoreRoot.open, (self.url,)
+        return StoreRoot.open, (self._full_url,)
 
     def __repr__(self) -> str:
         return f"StoreRoot({self.url!r})"
@@ -93,22 +104,42 @@ class StoreRoot:
         if local is not None:
             return local.exists()
         with explain_os_error(self.where(path), "look for"):
-            self._fs.invalidate_cache()
-            return bool(self._fs.exists(self._remote(path)))
+            try:
+                self._store.info(self._inner(path))
+            except MissingObjectError:
+                return False
+            return True
 
     def size(self, path: str) -> int:
         """Bytes of a file."""
         local = self.local_path(path)
         with explain_os_error(self.where(path), "read"):
-            return local.stat().st_size if local is not None else int(self._fs.size(self._remote(path)))
+            return (
+                local.stat().st_size if local is not None else self._store.info(self._inner(path)).size_bytes
+            )
 
     def open_read(self, path: str) -> BinaryIO:
         """A seekable binary file."""
         local = self.local_path(path)
         with explain_os_error(self.where(path), "read"):
-            return (
-                local.open("rb") if local is not None else cast(BinaryIO, self._fs.open(self._remote(path)))
-            )
+            if local is not None:
+                return local.open("rb")
+            size = self._store.info(self._inner(path)).size_bytes
+            return cast(BinaryIO, ObjectFile(self._store, self._inner(path), size))
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """The whole file in pieces of a few MiB."""
+        local = self.local_path(path)
+        with explain_os_error(self.where(path), "read"):
+            if local is not None:
+                with local.open("rb") as file:
+                    while chunk := file.read(_LOCAL_CHUNK):
+                        yield chunk
+                return
+            inner = self._inner(path)
+            size = self._store.info(inner).size_bytes
+            for start in range(0, size, _REMOTE_CHUNK):
+                yield self._store.read(inner, start, min(_REMOTE_CHUNK, size - start))
 
     def read_bytes(self, path: str, max_bytes: int = 2**28) -> bytes:
         """The whole file, refused before reading if it is larger than `max_bytes`."""
@@ -119,23 +150,29 @@ class StoreRoot:
             )
         return self.read_range(path, 0, size)
 
+    def read_if_there(self, path: str, max_bytes: int = 2**28) -> bytes | None:
+        """As `read_bytes`; None if there is no such file."""
+        try:
+            return self.read_bytes(path, max_bytes)
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """`length` bytes from `start`, and only those; StoreError if the file ends before."""
         local = self.local_path(path)
         with explain_os_error(self.where(path), "read"):
-            if local is not None:
-                with local.open("rb") as file:
-                    file.seek(start)
-                    data = file.read(length)
-            else:
-                data = (
-                    self._fs.cat_file(self._remote(path), start=start, end=start + length) if length else b""
-                )
+            if local is None:
+                return self._store.read(self._inner(path), start, length)
+            with local.open("rb") as file:
+                file.seek(start)
+                data = file.read(length)
         if len(data) != length:
             raise StoreError(
                 f"{self.where(path)} ends at byte {start + len(data)}, expected {start + length}"
             )
-        return bytes(data)
+        return data
 
     def list(self, path: str = "") -> tuple[str, ...]:
         """Every file below a folder, sorted; empty if the folder is missing."""
@@ -160,16 +197,9 @@ class StoreRoot:
         return found
 
     def _remote_sizes(self, path: str) -> dict[str, int]:
-        self._fs.invalidate_cache()
-        top = self._remote(path) if path else self._prefix
-        try:
-            entries = self._fs.find(top, detail=True)
-        except FileNotFoundError:
-            return {}
+        top = self._inner(path) if path else self._prefix
         cut = len(self._prefix) + 1 if self._prefix else 0
-        return {
-            name[cut:]: int(entry["size"] or 0) for name, entry in entries.items() if entry["type"] == "file"
-        }
+        return {name[cut:]: info.size_bytes for name, info in self._store.find(top).items()}
 
     # writing ------------------------------------------------------------------------------------------------
 
@@ -177,7 +207,7 @@ class StoreRoot:
         """Write a small file so that readers see the old content or the new, never a part."""
         if self._base is None:
             with explain_os_error(self.where(path), "write"):
-                self._fs.pipe_file(self._remote(check_path(path)), data)
+                self._store.put_bytes(self._inner(path), data)
             return
         temporary = self.scratch_dir() / f"{uuid.uuid4().hex}.part"
         try:
@@ -188,12 +218,15 @@ class StoreRoot:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def commit_file(self, local_tmp: Path, path: str) -> None:
-        """Move a finished temporary file to its place (fsync, rename, fsync of the folder), or upload it."""
+    def commit_file(self, local_tmp: Path, path: str, stop: Stop = lambda: False) -> None:
+        """Move a finished temporary file to its place (fsync, rename, fsync of the folder), or upload it.
+
+        `stop` is asked during an upload; if it says so, the upload is taken back and StoreError raised.
+        """
         target = self.local_path(path)
         with explain_os_error(self.where(path), "write"):
             if target is None:
-                self._fs.put_file(str(local_tmp), self._remote(path))
+                self._store.put_file(local_tmp, self._inner(path), stop)
                 local_tmp.unlink()
                 return
             _fsync(local_tmp)
@@ -201,16 +234,19 @@ class StoreRoot:
             local_tmp.replace(target)
             _fsync(target.parent)
 
-    def commit_tree(self, local_tmp: Path, path: str) -> None:
+    def commit_tree(self, local_tmp: Path, path: str, stop: Stop = lambda: False) -> None:
         """Move a finished temporary folder to its place, replacing what is there, or upload its files."""
         target = self.local_path(path)
         self.remove_tree(path)
         with explain_os_error(self.where(path), "write"):
             if target is None:
-                for file in sorted(item for item in local_tmp.rglob("*") if item.is_file()):
-                    self._fs.put_file(
-                        str(file), self._remote(f"{path}/{file.relative_to(local_tmp).as_posix()}")
-                    )
+                inner = self._inner(path)
+                each_at_once(
+                    lambda file: self._store.put_file(
+                        file, f"{inner}/{file.relative_to(local_tmp).as_posix()}", stop
+                    ),
+                    sorted(item for item in local_tmp.rglob("*") if item.is_file()),
+                )
                 shutil.rmtree(local_tmp)
                 return
             for folder, _, names in os.walk(local_tmp):
@@ -221,23 +257,34 @@ class StoreRoot:
             local_tmp.rename(target)
             _fsync(target.parent)
 
+    def move(self, path: str, to: str) -> None:
+        """Give a file another name; what has that name is replaced. On an object store it is copied, then deleted."""
+        local, target = self.local_path(path), self.local_path(to)
+        with explain_os_error(self.where(path), "move"):
+            if local is None or target is None:
+                self._store.copy(self._inner(path), self._inner(to))
+                self._store.remove(self._inner(path))
+                return
+            target.parent.mkdir(parents=True, exist_ok=True)
+            local.replace(target)
+            _fsync(target.parent)
+            _fsync(local.parent)
+
     def remove(self, path: str) -> None:
         """Delete a file if it is there."""
         local = self.local_path(path)
         with explain_os_error(self.where(path), "remove"):
             if local is not None:
                 local.unlink(missing_ok=True)
-                return
-            with suppress(FileNotFoundError):
-                self._fs.rm_file(self._remote(path))
+            else:
+                self._store.remove(self._inner(path))
 
     def remove_tree(self, path: str) -> None:
         """Delete a folder and all below if it is there. Locally it leaves its name in one step."""
         local = self.local_path(path)
         with explain_os_error(self.where(path), "remove"):
             if local is None:
-                with suppress(FileNotFoundError):
-                    self._fs.rm(self._remote(path), recursive=True)
+                self._store.remove_tree(self._inner(path))
             elif local.exists():
                 grave = self.scratch_dir() / f"{uuid.uuid4().hex}.old"
                 local.rename(grave)
@@ -246,37 +293,45 @@ class StoreRoot:
     # scratch ------------------------------------------------------------------------------------------------
 
     def scratch_dir(self) -> Path:
-        """A local folder for files in the making: `.tmp/` inside a local store, else a temporary folder."""
+        """A local folder for files in the making: `.tmp/` inside a local store, else a private temporary folder."""
         with explain_os_error(self.where(SCRATCH_FOLDER), "make"):
             if self._base is not None:
                 scratch = self._base / SCRATCH_FOLDER
                 scratch.mkdir(exist_ok=True)
                 return scratch
             if self._scratch is None:
-                self._scratch = Path(tempfile.mkdtemp(prefix="dyntok-"))
-                weakref.finalize(self, shutil.rmtree, str(self._scratch), ignore_errors=True)
-            return self._scratch
+                self._scratch = PrivateFolder()
+            return self._scratch.path
 
     def clear_scratch(self) -> None:
         """Delete what dead writers left behind. Only for the one process that holds the store's lock."""
         with explain_os_error(self.where(SCRATCH_FOLDER), "remove"):
-            folder = self._scratch if self._base is None else self._base / SCRATCH_FOLDER
-            if folder is not None and folder.is_dir():
-                shutil.rmtree(folder)
-                if self._base is None:
+            if self._base is None:
+                if self._scratch is not None:
+                    self._scratch.close()
                     self._scratch = None
+            elif (self._base / SCRATCH_FOLDER).is_dir():
+                shutil.rmtree(self._base / SCRATCH_FOLDER)
 
-    def _remote(self, path: str) -> str:
+    # ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def _store(self) -> Remote:
+        if self._remote is None:
+            raise ValueError("a local root has no object store")
+        return self._remote
+
+    def _inner(self, path: str) -> str:
         return f"{self._prefix}/{check_path(path)}"
 
     def zarr_store(self, path: str) -> Any:
         """A read-only zarr store for the group at `path`."""
-        from zarr.storage import FsspecStore, LocalStore
+        from zarr.storage import LocalStore
+
+        from dyntok.store.zarr_access import RootStore
 
         local = self.local_path(path)
-        if local is not None:
-            return LocalStore(local, read_only=True)
-        return FsspecStore(_asynchronous(self._fs), path=self._remote(path), read_only=True)
+        return LocalStore(local, read_only=True) if local is not None else RootStore(self, path)
 
 
 @contextmanager
@@ -285,22 +340,27 @@ def explain_os_error(where: str, action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__
-        hint = None
-        if error.errno in _FULL:
-            hint = "free some space, then run the same command again: finished shards are kept"
-        elif isinstance(error, PermissionError):
-            hint = "check the permissions of the store"
-        raise StoreError(f"cannot {action} {where}: {reason}", hint=hint) from error
+        raise store_error(error, where, action) from error
 
 
-def _asynchronous(fs: Any) -> Any:
-    """`fs` as zarr wants it. Async file systems are made anew, as theirs belong to fsspec's own loop."""
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-
-    if not fs.async_impl:
-        return AsyncFileSystemWrapper(fs, asynchronous=True)
-    return type(fs)(*fs.storage_args, **{**fs.storage_options, "asynchronous": True})
+def store_error(error: OSError, where: str, action: str) -> StoreError:
+    """The StoreError for an OSError; StoreUnavailableError where an object store cannot be asked."""
+    reason = redact_text(error.strerror or str(error)) or type(error).__name__
+    message = f"cannot {action} {redact(where)}: {reason}"
+    if isinstance(error, ObjectStoreError) and error.fault == "busy":
+        return StoreUnavailableError(
+            message, hint="run the same command again when the object store answers: finished shards are kept"
+        )
+    if isinstance(error, ObjectStoreError) and error.fault == "denied":
+        return StoreUnavailableError(
+            message, hint="check the credentials, and what they allow on the object store"
+        )
+    hint = None
+    if error.errno in _FULL:
+        hint = "free some space, then run the same command again: finished shards are kept"
+    elif isinstance(error, PermissionError):
+        hint = "check the permissions of the store"
+    return StoreError(message, hint=hint)
 
 
 def _fsync(path: Path) -> None:

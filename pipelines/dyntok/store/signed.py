@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from dyntok.errors import DamageError
 from dyntok.records import FileDigest
-from dyntok.store.root import StoreRoot, explain_os_error
+from dyntok.store.root import StoreRoot
 
 DIGEST_KEY = "digest"
 _CHUNK_BYTES = 2**20
@@ -64,20 +64,19 @@ def digest_bytes(path: str, data: bytes) -> FileDigest:
 
 def digest_file(root: StoreRoot, path: str) -> FileDigest:
     """Size and sha256 of a file of the store, read in pieces."""
-    with explain_os_error(root.where(path), "read"), root.open_read(path) as file:
-        return _digest(file, path)
+    return _digest(root.chunks(path), path)
 
 
 def digest_path(file: Path, path: str) -> FileDigest:
     """Size and sha256 of a local file that will be `path` in the store."""
     with file.open("rb") as handle:
-        return _digest(handle, path)
+        return _digest(iter(lambda: handle.read(_CHUNK_BYTES), b""), path)
 
 
-def _digest(file: BinaryIO, path: str) -> FileDigest:
+def _digest(chunks: Iterable[bytes], path: str) -> FileDigest:
     sha = hashlib.sha256()
     size = 0
-    while chunk := file.read(_CHUNK_BYTES):
+    for chunk in chunks:
         sha.update(chunk)
         size += len(chunk)
     return FileDigest(path, size, sha.hexdigest())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -82,6 +82,8 @@ def commit_shard(
     content: ShardContent,
     videos: Iterable[VideoRow],
     plan_digest: str,
+    *,
+    stop: Callable[[], bool] = lambda: False,
 ) -> CompletionRecord:
     """Give a finished shard its name, then write its completion record. After the record, the shard exists.
 
@@ -90,9 +92,10 @@ def commit_shard(
     Args:
         videos: one row per planned video of the shard: those `add` returned and `failed_row`s, in any order.
         plan_digest: `plan_digest(entries)` of the shard's plan rows.
+        stop: asked while a shard is uploaded; if it says so, the upload is taken back.
 
     Raises:
-        StoreError: rows and content disagree, or writing failed.
+        StoreError: rows and content disagree, writing failed, or `stop` stopped it.
     """
     rows = tuple(sorted(videos, key=lambda row: row.position))
     record = CompletionRecord(content.shard, plan_digest, content.files, rows)
@@ -103,8 +106,8 @@ def commit_shard(
     path = shard_data_path(content.shard, info.shard_format)
     root.remove(record_path(content.shard))
     if info.shard_format == "zarr":
-        root.commit_tree(content.temporary, path)
+        root.commit_tree(content.temporary, path, stop)
     else:
-        root.commit_file(content.temporary, path)
+        root.commit_file(content.temporary, path, stop)
     record.save(root)
     return record

@@ -49,13 +49,21 @@ from dyntok.store.zarr_format import (
 )
 
 
+class _Group:
+    """The group of a shard; its columns share one zarr store."""
+
+    def __init__(self, root: StoreRoot, path: str) -> None:
+        self.root, self.path = root, path
+        self.zarr = root.zarr_store(path)
+
+
 class _Column:
     """One array on disk, opened when it is first read."""
 
-    def __init__(self, root: StoreRoot, group: str, folder: str, spec: ColumnSpec) -> None:
-        self._root, self._group, self._spec = root, group, spec
+    def __init__(self, group: _Group, folder: str, spec: ColumnSpec) -> None:
+        self._group, self._spec = group, spec
         self._path = f"{folder}/{spec.name}" if folder else spec.name
-        self.where = root.where(f"{group}/{self._path}")
+        self.where = group.root.where(f"{group.path}/{self._path}")
         self._array: zarr.Array[Any] | None = None
         self._rows = 0
 
@@ -78,12 +86,11 @@ class _Column:
 
     def _open(self) -> zarr.Array[Any]:
         if self._array is None:
-            path = f"{self._group}/{self._path}/zarr.json"
-            raw = self._root.read_bytes(path, MAX_META_BYTES)
+            path = f"{self._group.path}/{self._path}/zarr.json"
+            raw = self._group.root.read_bytes(path, MAX_META_BYTES)
             with _explain_zarr(self.where):
                 self._rows = check_array_metadata(json.loads(raw), self._spec, self.where)
-                store = self._root.zarr_store(self._group)
-                self._array = zarr.open_array(store, path=self._path, mode="r", zarr_format=3)
+                self._array = zarr.open_array(self._group.zarr, path=self._path, mode="r", zarr_format=3)
         return self._array
 
 
@@ -102,13 +109,12 @@ class ZarrShardReader:
         check_files(root, info, record)
         self._info = info
         self._rows = record.done
-        group = shard_data_path(shard, "zarr")
-        self._where = root.where(group)
-        self._video = {spec.name: _Column(root, group, "", spec) for spec in video_columns(info)}
+        group = _Group(root, shard_data_path(shard, "zarr"))
+        self._where = root.where(group.path)
+        self._video = {spec.name: _Column(group, "", spec) for spec in video_columns(info)}
         folders = ["", *(level_suffix(threshold) for threshold in info.level_thresholds[1:])]
         self._levels = [
-            {spec.name: _Column(root, group, folder, spec) for spec in level_columns(info)}
-            for folder in folders
+            {spec.name: _Column(group, folder, spec) for spec in level_columns(info)} for folder in folders
         ]
         self._splits: dict[str, Array] = {}
         self._opened: tuple[int, VideoHead] | None = None

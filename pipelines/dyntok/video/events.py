@@ -13,11 +13,16 @@ from dyntok.records import SampledFrames, SourceRef, VideoInfo
 
 @dataclass(frozen=True, slots=True)
 class DecodeTask:
-    """One video to decode. `token` is the caller's and unique in a pool; messages call the video by its `id`."""
+    """One video to decode. `token` is the caller's and unique in a pool; messages call the video by its `id`.
+
+    `size_bytes` and `etag` are those of the plan, None where it has none: a remote video that has others has changed.
+    """
 
     token: int
     id: str
     ref: SourceRef
+    size_bytes: int | None = None
+    etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing import connection as mp_connection
 from multiprocessing.connection import Connection
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from dyntok.errors import RunError, VideoError
-from dyntok.records import SampledFrames, VideoInfo
+from dyntok.records import VideoInfo
 from dyntok.video.events import DecodeEvent, DecodeTask, Failed, Finished, Frames, Opened
+from dyntok.video.jobs import NEVER, Job, Worker, how_it_ended, same_video
 from dyntok.video.ring import FrameRing
 from dyntok.video.settings import DecodeSettings
+from dyntok.video.staging import Staging
 from dyntok.video.worker import WATCHDOG_STATUS
 from dyntok.video.zygote import UNKNOWN_STATUS, Zygote
 
 _TRIED_AGAIN = frozenset(("worker_died", "unreadable"))
-_NEVER = float("inf")
-
-
-@dataclass(slots=True)
-class _Job:
-    """A task on its way, over all its attempts."""
-
-    task: DecodeTask
-    attempts: int = 0
-    opened: tuple[SampledFrames, VideoInfo] | None = None
-    delivered: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    pid: int
-    connection: Connection
-    ring: FrameRing
-    free: int
-    job: _Job | None = None
-    videos: int = 0
-    left_s: float = _NEVER
-    deadline: float = _NEVER
+_FEWEST_FETCHES, _MOST_FETCHES = 4, 32
 
 
 class DecodePool:
@@ -56,6 +32,9 @@ class DecodePool:
     replaced after `recycle_after` videos. A video whose process died, or that could not be read, is tried again, up
     to `max_attempts` times in all; the consumer sees nothing of it: what it has got is not sent again. `queue_ahead`
     tasks may wait beyond those that are being decoded.
+
+    Remote videos are fetched while others are decoded, by threads of this process; their time does not count as
+    decoding. Some more of them are taken than there are processes.
     """
 
     def __init__(
@@ -72,10 +51,13 @@ class DecodePool:
         self._settings = settings
         self._size, self._recycle_after = workers, recycle_after
         self._max_attempts, self._queue_ahead = max_attempts, queue_ahead
-        self._workers: list[_Worker] = []
-        self._pending: deque[_Job] = deque()
-        self._events: deque[tuple[DecodeEvent, _Worker | None]] = deque()
-        self._held: tuple[_Worker, int] | None = None
+        self._workers: list[Worker] = []
+        self._pending: deque[Job] = deque()
+        self._staging: Staging | None = None
+        self._staged: dict[int, Job] = {}
+        self._fetches = max(_FEWEST_FETCHES, min(_MOST_FETCHES, 2 * workers))
+        self._events: deque[tuple[DecodeEvent, Worker | None]] = deque()
+        self._held: tuple[Worker, int] | None = None
         self._in_flight = 0
         self._zygote: Zygote | None = Zygote(settings)
 
@@ -93,13 +75,17 @@ class DecodePool:
     def can_submit(self) -> bool:
         """Whether a process is free, or the queue has room."""
         busy = sum(worker.job is not None for worker in self._workers)
-        return busy + len(self._pending) < self._size + self._queue_ahead
+        if busy + len(self._pending) >= self._size + self._queue_ahead:
+            return False
+        return self._staging is None or self._staging.pending < self._fetches
 
     def submit(self, task: DecodeTask) -> None:
         """Take one more task; it waits if no process is free. Raises RunError if no process can be started."""
         self._release()
         self._in_flight += 1
-        self._pending.append(_Job(task))
+        job = Job(task, task.ref)
+        if not self._stage(job):
+            self._pending.append(job)
         self._assign()
 
     def next_event(self, timeout_s: float | None = None) -> DecodeEvent | None:
@@ -110,10 +96,12 @@ class DecodePool:
         self._release()
         if not self._in_flight:
             raise RunError("there is no video to wait for")
-        until = _NEVER if timeout_s is None else time.monotonic() + timeout_s
+        until = NEVER if timeout_s is None else time.monotonic() + timeout_s
+        self._take_staged()
         while not self._events:
             self._assign()
             self._wait(until)
+            self._take_staged()
             if not self._events and time.monotonic() >= until:
                 return None
         event, worker = self._events.popleft()
@@ -126,6 +114,7 @@ class DecodePool:
     def close(self) -> None:
         """Kill the processes and forget what is in flight."""
         zygote, self._zygote = self._zygote, None
+        staging, self._staging = self._staging, None
         for worker in self._workers:
             worker.connection.close()
         self._workers.clear()
@@ -133,8 +122,11 @@ class DecodePool:
         self._events.clear()
         self._held = None
         self._in_flight = 0
+        self._staged.clear()
         if zygote is not None:
             zygote.close()
+        if staging is not None:
+            staging.close()
 
     def worker_pids(self) -> list[int]:
         """Process ids of the decode processes that there are now."""
@@ -143,15 +135,19 @@ class DecodePool:
     def _wait(self, until: float) -> None:
         """Read what has come, or wait for it, but not beyond the next deadline."""
         deadline = min([until, *(worker.deadline for worker in self._workers)])
-        timeout = None if deadline == _NEVER else max(0.0, deadline - time.monotonic())
+        timeout = None if deadline == NEVER else max(0.0, deadline - time.monotonic())
         connections = {worker.connection: worker for worker in self._workers}
-        for ready in mp_connection.wait(list(connections), timeout):
-            self._receive(connections[ready])  # type: ignore[index]
+        sources: list[Any] = list(connections)
+        if self._staging is not None:
+            sources.append(self._staging)
+        for ready in mp_connection.wait(sources, timeout):
+            if ready in connections:
+                self._receive(connections[ready])
         now = time.monotonic()
         for worker in [w for w in self._workers if w.deadline <= now and not w.connection.poll()]:
             self._fail_overdue(worker)
 
-    def _receive(self, worker: _Worker) -> None:
+    def _receive(self, worker: Worker) -> None:
         try:
             message = json.loads(worker.connection.recv_bytes())
         except (EOFError, OSError):
@@ -167,7 +163,7 @@ class DecodePool:
             self._frames(worker, job, message)
         elif kind == "finished":
             self._leave(worker)
-            self._events.append((Finished(job.task, message["stages"]), None))
+            self._end(job, Finished(job.task, message["stages"]))
         else:
             self._leave(worker)
             self._settle(job, VideoError(message["code"], message["message"], hint=message["hint"]))
@@ -175,16 +171,16 @@ class DecodePool:
                 self._retire(worker)
         self._set_deadline(worker, self._settings.limits.timeout_s - message["active_s"])
 
-    def _opened(self, worker: _Worker, job: _Job, message: dict[str, Any]) -> None:
+    def _opened(self, worker: Worker, job: Job, message: dict[str, Any]) -> None:
         opened = worker.ring.read_table(message["count"]), VideoInfo(**message["info"])
         if job.opened is None:
             job.opened = opened
             self._events.append((Opened(job.task, *opened), None))
-        elif not _same(job.opened, opened):
+        elif not same_video(job.opened, opened):
             self._retire(worker)
             self._settle(job, VideoError("changed", f"{job.task.id} changed while it was read"))
 
-    def _frames(self, worker: _Worker, job: _Job, message: dict[str, Any]) -> None:
+    def _frames(self, worker: Worker, job: Job, message: dict[str, Any]) -> None:
         start, slot, count = message["start"], message["slot"], message["count"]
         if start != job.delivered:
             raise RunError(f"frames of {job.task.id} came out of order")
@@ -193,21 +189,49 @@ class DecodePool:
         images = worker.ring.images[slot : slot + count]
         self._events.append((Frames(job.task, start, images), worker))
 
-    def _leave(self, worker: _Worker) -> None:
+    def _leave(self, worker: Worker) -> None:
         """The worker is free for the next task, or has done enough."""
         worker.job = None
         worker.videos += 1
         if worker.videos >= self._recycle_after:
             self._retire(worker)
 
-    def _settle(self, job: _Job, error: VideoError) -> None:
+    def _settle(self, job: Job, error: VideoError) -> None:
         """Try once more, or fail for good."""
         if error.code in _TRIED_AGAIN and job.attempts < self._max_attempts:
             self._pending.appendleft(job)
         else:
-            self._events.append((Failed(job.task, error, job.attempts), None))
+            self._end(job, Failed(job.task, error, job.attempts))
 
-    def _bury(self, worker: _Worker) -> None:
+    def _end(self, job: Job, event: Finished | Failed) -> None:
+        if self._staging is not None:
+            self._staging.release(job.task.token)
+        self._events.append((event, None))
+
+    def _stage(self, job: Job) -> bool:
+        """Have a remote video fetched. False for one that is to be read where it is."""
+        if not Staging.takes(job.task):
+            return False
+        if self._staging is None:
+            self._staging = Staging(self._settings.input_cache_bytes, self._fetches)
+        try:
+            self._staging.add(job.task)
+        except OSError:  # no room for temporary files at all
+            return False
+        self._staged[job.task.token] = job
+        return True
+
+    def _take_staged(self) -> None:
+        """Videos that have been fetched wait for a process now."""
+        for staged in self._staging.ready() if self._staging is not None else ():
+            job = self._staged.pop(staged.token)
+            job.ref = staged.ref
+            if staged.error is None:
+                self._pending.append(job)
+            else:
+                self._end(job, Failed(job.task, staged.error, 1))
+
+    def _bury(self, worker: Worker) -> None:
         """A process has gone by itself."""
         job = worker.job
         status = self._retire(worker)
@@ -217,16 +241,17 @@ class DecodePool:
             self._settle(job, self._timeout(job))
         else:
             self._settle(
-                job, VideoError("worker_died", f"{job.task.id}: the decode process died{_how(status)}")
+                job,
+                VideoError("worker_died", f"{job.task.id}: the decode process died{how_it_ended(status)}"),
             )
 
-    def _fail_overdue(self, worker: _Worker) -> None:
+    def _fail_overdue(self, worker: Worker) -> None:
         job = worker.job
         self._retire(worker)
         if job is not None:
             self._settle(job, self._timeout(job))
 
-    def _timeout(self, job: _Job) -> VideoError:
+    def _timeout(self, job: Job) -> VideoError:
         seconds = self._settings.limits.timeout_s
         return VideoError(
             "timeout",
@@ -234,7 +259,7 @@ class DecodePool:
             hint="raise --decode-timeout-s",
         )
 
-    def _retire(self, worker: _Worker) -> int:
+    def _retire(self, worker: Worker) -> int:
         """Kill a process; views of its ring stay valid. Its exit status."""
         self._workers.remove(worker)
         worker.connection.close()
@@ -264,11 +289,11 @@ class DecodePool:
             worker.job = job
             self._send(
                 worker,
-                {"kind": "task", "id": job.task.id, "ref": asdict(job.task.ref), "start": job.delivered},
+                {"kind": "task", "id": job.task.id, "ref": asdict(job.ref), "start": job.delivered},
             )
             self._set_deadline(worker, self._settings.limits.timeout_s)
 
-    def _spawn(self) -> _Worker:
+    def _spawn(self) -> Worker:
         if self._zygote is None:
             raise RunError("the decode pool is closed")
         settings = self._settings
@@ -285,7 +310,7 @@ class DecodePool:
             raise
         finally:
             ring.close_descriptor()
-        worker = _Worker(pid, Connection(ours.detach()), ring, ring.slots)
+        worker = Worker(pid, Connection(ours.detach()), ring, ring.slots)
         self._workers.append(worker)
         return worker
 
@@ -302,30 +327,15 @@ class DecodePool:
             if was_blocked:
                 self._set_deadline(worker, worker.left_s)
 
-    def _send(self, worker: _Worker, message: dict[str, Any]) -> None:
+    def _send(self, worker: Worker, message: dict[str, Any]) -> None:
         try:
             worker.connection.send_bytes(json.dumps(message).encode())
         except OSError:
             # It is dead; the end of its connection is found by the next wait.
             return
 
-    def _set_deadline(self, worker: _Worker, left_s: float) -> None:
+    def _set_deadline(self, worker: Worker, left_s: float) -> None:
         """`left_s` is how long the worker may still be active; while it waits for slots it is not."""
         worker.left_s = left_s
         is_active = worker.job is not None and worker.free > 0
-        worker.deadline = time.monotonic() + left_s if is_active else _NEVER
-
-
-def _same(one: tuple[SampledFrames, VideoInfo], other: tuple[SampledFrames, VideoInfo]) -> bool:
-    def equal(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
-        return bool(np.array_equal(a, b))
-
-    frames, others = one[0], other[0]
-    times = equal(frames.frame_pts, others.frame_pts)
-    return one[1] == other[1] and times and equal(frames.frame_index, others.frame_index)
-
-
-def _how(status: int) -> str:
-    if status < 0:
-        return f" ({signal.Signals(-status).name})"
-    return "" if status == UNKNOWN_STATUS else f" (exit status {status})"
+        worker.deadline = time.monotonic() + left_s if is_active else NEVER

@@ -101,7 +101,10 @@ class DecodeLimits:
 
 @dataclass(frozen=True, slots=True)
 class DecodeSettings:
-    """How every video of a run is decoded: sampling, limits, and the size `height x width` of the images."""
+    """How every video of a run is decoded: sampling, limits, and the size `height x width` of the images.
+
+    `input_cache_bytes` bounds the temporary files that hold remote videos until they are decoded.
+    """
 
     sampling: Sampling
     limits: DecodeLimits
@@ -109,6 +112,7 @@ class DecodeSettings:
     width: int
     backend: Backend = "auto"
     resample: Resample = "bicubic"
+    input_cache_bytes: int = 2 << 30
 
     def __post_init__(self) -> None:
         if not (0 < self.height <= 8192 and 0 < self.width <= 8192):

@@ -1,0 +1,59 @@
+"""What a decode pool keeps of its videos and of its processes."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dyntok.records import SampledFrames, SourceRef, VideoInfo
+from dyntok.video.events import DecodeTask
+from dyntok.video.ring import FrameRing
+from dyntok.video.zygote import UNKNOWN_STATUS
+
+NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class Job:
+    """A task on its way, over all its attempts."""
+
+    task: DecodeTask
+    ref: SourceRef
+    attempts: int = 0
+    opened: tuple[SampledFrames, VideoInfo] | None = None
+    delivered: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    pid: int
+    connection: Connection
+    ring: FrameRing
+    free: int
+    job: Job | None = None
+    videos: int = 0
+    left_s: float = NEVER
+    deadline: float = NEVER
+
+
+def same_video(one: tuple[SampledFrames, VideoInfo], other: tuple[SampledFrames, VideoInfo]) -> bool:
+    """Whether a video that was opened twice had the same frames and properties."""
+
+    def equal(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+        return bool(np.array_equal(a, b))
+
+    frames, others = one[0], other[0]
+    times = equal(frames.frame_pts, others.frame_pts)
+    return one[1] == other[1] and times and equal(frames.frame_index, others.frame_index)
+
+
+def how_it_ended(status: int) -> str:
+    """How a process ended, for a message: ` (SIGKILL)`, ` (exit status 1)`."""
+    if status < 0:
+        return f" ({signal.Signals(-status).name})"
+    return "" if status == UNKNOWN_STATUS else f" (exit status {status})"
