@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LMMS := .venv-lmms
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SPREAD ?= -n 2 --dist loadfile
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-slow check lint types wheel-demo bench format clean
+.PHONY: help demo test test-slow check lint types wheel-demo lmms-eval bench format clean
 
 help:           ## Show the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
@@ -21,11 +23,11 @@ demo: $(READY)        ## Encode four real clips with the demo model, print the t
 	$(BIN)/dyntok demo --out demo-out
 	$(BIN)/dyntok verify demo-out
 
-test: $(READY)        ## Run the tests
-	$(BIN)/python -m pytest -q
+test: $(READY)        ## Run the tests, in two processes
+	$(BIN)/python -m pytest -q $(SPREAD)
 
 test-slow: $(READY)   ## Run the slow tests too
-	$(BIN)/python -m pytest -q -m 'not gpu'
+	$(BIN)/python -m pytest -q -m 'not gpu' $(SPREAD)
 
 check: $(READY) lint types test    ## Lint, types and tests
 
@@ -43,8 +45,18 @@ format: $(READY)      ## Rewrite the code in the house style
 wheel-demo: $(READY)  ## Build the wheel and run the demo from it in a foreign folder
 	PYTHON=$(BIN)/python bash tests/wheel_demo.sh
 
+$(LMMS)/.ready: tests/lmms_eval/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(LMMS)
+	$(LMMS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(LMMS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+lmms-eval: $(READY) $(LMMS)/.ready    ## Run lmms-eval on stored clips, in an environment of its own (gigabytes)
+	$(BIN)/python -m tests.lmms_eval.prepare build/lmms-eval
+	$(LMMS)/bin/python -m pytest -q -o filterwarnings=default -o timeout=900 tests/lmms_eval
+
 bench: $(READY)       ## Run the benchmarks
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:          ## Remove what the targets made
-	rm -rf $(VENV) demo-out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LMMS) demo-out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,15 +24,49 @@ def test_every_error_class_is_documented(code: str) -> None:
     assert f"`{code}`" in (DOCS / "running.md").read_text()
 
 
-def test_the_code_of_the_api_page_runs(
-    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Encoding comes last on the page and first here, for the other blocks read what it writes."""
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "api.md").read_text(), re.DOTALL)
-    assert len(blocks) == 6
+def code_of(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+def run(page: str, blocks: list[str]) -> dict[str, object]:
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def videos(clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two clips in `videos/`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "videos").mkdir()
-    shutil.copy(clip_folder / "bikes.mp4", tmp_path / "videos")
-    names: dict[str, object] = {}
-    for block in (blocks[0], blocks[5], *blocks[1:5]):
-        exec(compile(block, "api.md", "exec"), names)
+    for name in ("bikes.mp4", "carphone_pristine.mp4"):
+        shutil.copy(clip_folder / name, tmp_path / "videos")
+    return tmp_path
+
+
+def test_the_code_of_the_api_page_runs(videos: Path) -> None:
+    """Encoding comes last on the page and first here, for the other blocks read what it writes."""
+    first, *middle, last = code_of("api.md")
+    assert "dyntok.encode(" in last
+    run("api.md", [first, last, *middle])
+
+
+def test_the_code_of_the_training_page_runs(videos: Path) -> None:
+    names = run("training.md", code_of("training.md"))
+    losses = names["losses"]
+    assert isinstance(losses, list)
+    # Three epochs of two batches, stopped after three of them.
+    assert len(losses) == 6
+    assert losses[-1] < losses[0]
+
+
+def test_the_code_of_the_page_on_choosing_runs(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("choosing.md", code_of("choosing.md"))
+    assert "10 of 16 frames" in capsys.readouterr().out
+
+
+def test_the_code_of_the_evaluation_page_runs(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run("evaluation.md", code_of("evaluation.md"))
+    # Four frames of two videos, unmerged: 784 tokens, one marker, and the text.
+    assert "threshold=1.0, budget=None, frames=None, markers='video') 8" in capsys.readouterr().out

@@ -11,9 +11,10 @@ import torch
 import dyntok
 from dyntok.errors import DamageError, MergeError, StoreError, UsageError
 from dyntok.load import Store
-from dyntok.merging import count_tokens
+from dyntok.merging import coarsen, count_tokens, plan_from_similarity
 from dyntok.run import encode
 from tests.support.runs import demo_config
+from tests.support.samples import complete_store, level_tokens, make_info
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +168,68 @@ def test_what_is_no_store_is_said_to_be_none(tmp_path: Path) -> None:
 def test_damaged_samples_are_refused(sample: dict[str, object]) -> None:
     with pytest.raises(DamageError, match="sample k"):
         dyntok.decode_sample(sample)
+
+
+@pytest.mark.parametrize("shard_format", ["webdataset", "zarr"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_stored_level_is_read_as_it_is(tmp_path: Path, shard_format: str, dtype: str) -> None:
+    info = make_info(layout="explicit", shard_format=shard_format, dtype=dtype)
+    _, samples = complete_store(str(tmp_path), info)
+    # The levels of these samples are random each, so that none follows from another.
+    opened = dyntok.open(tmp_path)
+    for video_id, sample in samples.items():
+        for level in sample.levels:
+            expected = torch.from_numpy(level_tokens(level))
+            if level.token_scale is None:
+                expected = expected.view(torch.bfloat16)
+            else:
+                expected = (expected.float() * torch.from_numpy(level.token_scale)[:, None]).bfloat16()
+            for threshold in (level.threshold, float(np.float32(level.threshold))):
+                video = opened[video_id].at(threshold)
+                assert torch.equal(video.tokens, expected)
+                assert video.group_size.tolist() == level.group_size.tolist()
+                assert video.row_splits.tolist() == level.row_splits.tolist()
+            frame = opened[video_id].at(level.threshold, frames=1)
+            assert torch.equal(frame.tokens, expected[: level.row_splits[info.grid.rows]])
+
+
+def test_between_stored_levels_the_finest_is_merged(tmp_path: Path) -> None:
+    _, samples = complete_store(str(tmp_path), make_info(layout="explicit"))
+    opened = dyntok.open(tmp_path)
+    for video_id, sample in samples.items():
+        video = opened[video_id].at(0.45)
+        fine = plan_from_similarity(video.similarity, 0.6)
+        coarse = plan_from_similarity(video.similarity, 0.45)
+        stored = torch.from_numpy(level_tokens(sample.levels[0])).view(torch.bfloat16)
+        assert torch.equal(video.tokens, coarsen(stored, fine, coarse).bfloat16())
+
+
+def test_int8_tokens_come_scaled_at_any_threshold(tmp_path: Path) -> None:
+    _, samples = complete_store(str(tmp_path), make_info(dtype="int8"))
+    opened = dyntok.open(tmp_path)
+    for video_id, sample in samples.items():
+        scale = sample.levels[0].token_scale
+        assert scale is not None
+        scaled = torch.from_numpy(level_tokens(sample.levels[0]).astype(np.float32) * scale[:, None])
+        stored = opened[video_id]
+        assert torch.equal(stored.at().tokens, scaled.bfloat16())
+        video = stored.at(0.1)
+        fine = plan_from_similarity(video.similarity, 0.6)
+        coarse = plan_from_similarity(video.similarity, 0.1)
+        assert coarse.token_count < fine.token_count
+        torch.testing.assert_close(video.tokens.float(), coarsen(scaled, fine, coarse), atol=1e-6, rtol=4e-3)
+
+
+def test_tokens_that_contradict_the_map_are_damage(tmp_path: Path) -> None:
+    complete_store(str(tmp_path), make_info())
+    shard = tmp_path / "shards" / "shard-000000.tar"
+    similarity = dyntok.open(tmp_path)["a.mp4"].head.similarity.copy()
+    data = bytearray(shard.read_bytes())
+    begin = data.index(similarity.tobytes())
+    one_more_boundary = tuple(np.argwhere(similarity > 0.6)[0])
+    similarity[one_more_boundary] = 0.0
+    data[begin : begin + similarity.nbytes] = similarity.tobytes()
+    shard.write_bytes(data)
+    with pytest.raises(DamageError, match="its similarity map gives") as caught:
+        dyntok.open(tmp_path)["a.mp4"].at()
+    assert "verify" in str(caught.value.hint)

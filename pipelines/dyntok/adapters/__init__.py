@@ -1,7 +1,8 @@
 """From stored tokens into other libraries' LLM stages.
 
 `huggingface` has `load_language_model` and `TokenLM`, `trainer` the `TokenTrainer`, `vllm` prompts as embeddings,
-`lmms_eval` the evaluation plug-in; `checkpoint` finds the LLM inside a LLaVA checkpoint. May import `load`, `merging`,
+`answering` an `Answerer` of questions about stored videos. `lmms_eval` is the evaluation plug-in, over `evaluation` and
+`video_ids`; `checkpoint` finds the LLM inside a LLaVA checkpoint. May import `load`, `merging`,
 `store`, `vision`, `errors` and `records`; nothing imports it. Each module imports its own library when it is used, so
 the others need not be installed.
 """

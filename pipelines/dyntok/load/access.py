@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dyntok.errors import StoreError, UsageError
+from dyntok.errors import DamageError, StoreError, UsageError
 from dyntok.merging import (
     MarkerMode,
     VideoTokens,
@@ -78,19 +78,21 @@ class Store:
 
     def __contains__(self, video_id: object) -> bool:
         try:
-            _, row = self.index.row(self.index.position(str(video_id)))
+            position = self.index.position(str(video_id))
         except KeyError:
             return False
-        return row.status == "done"
+        return bool(self.index.numbers("row")[position] >= 0)
 
     def __getitem__(self, video_id: str) -> StoredVideo:
-        shard, row = self.index.row(self.index.position(video_id))
-        if row.status != "done":
+        position = self.index.position(video_id)
+        row = int(self.index.numbers("row")[position])
+        if row < 0:
+            _, failed = self.index.row(position)
             raise StoreError(
-                f"{video_id} is not in the store: {row.status}: {row.error_class}: {row.error}",
+                f"{video_id} is not in the store: {failed.status}: {failed.error_class}: {failed.error}",
                 hint="`dyntok encode ... --retry-failed` tries failed videos again",
             )
-        return StoredVideo(self, shard, row.row)
+        return StoredVideo(self, int(self.index.numbers("shard")[position]), row)
 
     def __repr__(self) -> str:
         return f"Store({self.root.url!r}, videos={len(self)}, threshold={self.info.stored_threshold:g})"
@@ -222,7 +224,7 @@ class StoredVideo:
         if frames == "fit":
             frames = self._frames_that_fit(budget, markers)
         positions = self._positions(frames)
-        similarity = torch.from_numpy(np.array(self.head.similarity[positions]))
+        similarity = torch.from_numpy(self.head.similarity[positions])
         marker_total = marker_count(markers, len(positions), self.head.grid.rows)
         if budget is not None:
             chosen = threshold_for_budget(similarity, budget, marker_total, at_most=chosen)
@@ -256,22 +258,47 @@ class StoredVideo:
         self, positions: np.ndarray[Any, np.dtype[np.int64]], threshold: float, whole: bool
     ) -> VideoTokens:
         info, head = self._store.info, self.head
-        level = self._store.reader(self._shard).level(self._row, 0, None if whole else positions)
-        similarity = torch.from_numpy(np.array(head.similarity[positions]))
+        number = _level_at(info, threshold)
+        level = self._store.reader(self._shard).level(self._row, number or 0, None if whole else positions)
+        similarity = torch.from_numpy(head.similarity[positions])
+        stored = plan_from_similarity(similarity, level.threshold)
+        if stored.token_count != len(level.tokens):
+            raise DamageError(
+                f"{head.id!r} has {len(level.tokens)} tokens at threshold {level.threshold:g}, its similarity map"
+                f" gives {stored.token_count}",
+                hint="`dyntok verify` lists all damage; copy the shard again or encode it anew",
+            )
+        plan = stored if number is not None else plan_from_similarity(similarity, threshold)
         tokens = as_torch(level.tokens, info.dtype)
-        if level.token_scale is not None:
-            tokens = tokens.float() * torch.from_numpy(np.array(level.token_scale))[:, None]
-        plan = plan_from_similarity(similarity, info.stored_threshold)
-        if threshold < info.stored_threshold:
-            coarse = plan_from_similarity(similarity, threshold)
-            tokens, plan = coarsen(tokens, plan, coarse), coarse
+        if plan.token_count != stored.token_count or level.token_scale is not None:
+            scale = None if level.token_scale is None else torch.from_numpy(np.array(level.token_scale))
+            out = _empty(plan.token_count, info.token_dim, TORCH_DTYPES[info.dtype])
+            tokens = coarsen(tokens, stored, plan, scale=scale, out=out)
         return VideoTokens(
-            tokens=tokens.to(TORCH_DTYPES[info.dtype]),
+            tokens=tokens,
             group_size=plan.group_size,
             row_splits=plan.row_splits,
             similarity=similarity,
             grid=(head.grid.rows, head.grid.cols),
             threshold=threshold,
-            frame_index=torch.from_numpy(head.frames.frame_index[positions].copy()),
-            frame_pts=torch.from_numpy(head.frames.frame_pts[positions].copy()),
+            frame_index=torch.from_numpy(head.frames.frame_index[positions]),
+            frame_pts=torch.from_numpy(head.frames.frame_pts[positions]),
         )
+
+
+def _level_at(info: DatasetInfo, threshold: float) -> int | None:
+    """The stored level that holds exactly this threshold's tokens; merging compares as float32."""
+    for number, stored in enumerate(info.level_thresholds):
+        if np.float32(stored) == np.float32(threshold):
+            return number
+    return None
+
+
+def _empty(rows: int, dim: int, dtype: torch.dtype) -> Tensor:
+    """An uninitialised `[rows, dim]`.
+
+    From numpy, which asks Linux for huge pages where torch does not: in small ones, the first touch of fresh memory
+    takes longer than merging into it.
+    """
+    memory = np.empty(rows * dim * dtype.itemsize, np.uint8)
+    return torch.from_numpy(memory).view(dtype).view(rows, dim)

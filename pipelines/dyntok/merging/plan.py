@@ -52,12 +52,16 @@ class MergePlan:
         return mean.reshape(-1, *trailing)
 
 
-def segment_sum(values: Tensor, starts: Tensor, weights: Tensor | None = None) -> Tensor:
+def segment_sum(
+    values: Tensor, starts: Tensor, weights: Tensor | None = None, rows: Tensor | None = None
+) -> Tensor:
     """Sums of consecutive rows of `values: [P, D]`; segment i begins at `starts[i]` and ends at the next start.
 
-    `weights: [P]` multiplies the rows first. Deterministic on CPU and CUDA, unlike `index_add`.
+    `rows` chooses rows and their order; `weights`, one for each, multiply them first. Deterministic on CPU and CUDA,
+    unlike `index_add`.
     """
-    rows = torch.arange(values.shape[0], device=values.device)
+    if rows is None:
+        rows = torch.arange(values.shape[0], device=values.device)
     return torch.nn.functional.embedding_bag(rows, values, starts, mode="sum", per_sample_weights=weights)
 
 
@@ -68,13 +72,13 @@ def plan_from_similarity(similarity: Tensor, threshold: float) -> MergePlan:
     if threshold != threshold:
         raise MergeError("the threshold is not a number")
     frames, rows, cols = similarity.shape
-    boundary = ~(similarity > threshold)
-    boundary[:, :, 0] = True
-    start = boundary.flatten().nonzero().squeeze(1)
-    end = similarity.new_full((1,), similarity.numel(), dtype=torch.int64)
-    row_splits = start.new_zeros(frames * rows + 1)
-    torch.cumsum(boundary.flatten(0, 1).sum(1), 0, out=row_splits[1:])
-    return MergePlan((frames, rows, cols), start, torch.diff(start, append=end), row_splits)
+    begins = (similarity > threshold).logical_not_()
+    begins[:, :, 0].fill_(True)
+    start = begins.flatten().nonzero().squeeze(1)
+    row_start = torch.arange(0, similarity.numel() + 1, cols, device=start.device)
+    group_edges = torch.cat([start, row_start[-1:]])
+    row_splits = torch.searchsorted(start, row_start)
+    return MergePlan((frames, rows, cols), start, torch.diff(group_edges), row_splits)
 
 
 def plan_merge(features: Tensor, threshold: float) -> MergePlan:
