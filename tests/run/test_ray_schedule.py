@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from dyntok.run.executors.ledger import ATTEMPT_FOLDER, Ledger
 from dyntok.run.executors.marks import Marks, Place, Traces, is_abandoned, read_marks, traces
 from dyntok.run.executors.schedule import DEATHS_PER_ATTEMPT, Probe, Schedule
 from dyntok.run.messages import ShardWork
-from dyntok.store import StoreRoot, plan_digest
+from dyntok.store import StoreRoot
 from tests.support.runs import environment
 
 
@@ -286,4 +285,4 @@ def test_marks_are_abandoned_when_their_process_is_gone_however_it_went(tmp_path
     process.communicate()
     assert is_abandoned(path)
     assert not is_abandoned(tmp_path / "none")
-    assert os.listdir(tmp_path) == ["marks"]
+    assert list(tmp_path.iterdir()) == [path]

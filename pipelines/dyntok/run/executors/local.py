@@ -41,7 +41,8 @@ def run(context: RunContext, pending: Sequence[int]) -> None:
     ledger = Ledger(context.root, config.max_attempts)
     left = marks_left(context.root, pending)
     schedule = Schedule(pending, context.load, ledger, config.max_attempts, left.suspects)
-    _look_into_deaths(context, schedule)
+    if schedule.wants_probe:
+        _look_into_deaths(context, schedule)
     left.forget()
     # The decode processes start while the model loads.
     with DecodePool(decode_settings(config, context.spec), workers=decode_workers(config)) as pool:

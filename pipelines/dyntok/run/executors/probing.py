@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 from dyntok.errors import DyntokError, RunError
@@ -30,12 +31,14 @@ class ProbeChild:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._process: subprocess.Popen[str] | None = None
+        self._scratch = tempfile.TemporaryDirectory(prefix="dyntok-probe-")
 
     def __enter__(self) -> ProbeChild:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end()
+        self._scratch.cleanup()
 
     def died_of(self, entry: PlanEntry) -> bool:
         """Whether encoding the video killed the process. Raises RunError if it cannot be tried."""
@@ -58,6 +61,8 @@ class ProbeChild:
             "out": absolute_url(self._context.root),
             "config": absolute_config(self._context.config).model_dump(mode="json"),
             "threads": torch.get_num_threads(),
+            # A child that dies cannot clean up.
+            "scratch": self._scratch.name,
         }
         process = subprocess.Popen(
             [sys.executable, "-c", _BOOT, json.dumps(arguments)],
@@ -108,6 +113,7 @@ def main(arguments: dict[str, Any]) -> None:
     # What libraries print must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    tempfile.tempdir = arguments["scratch"]
     torch.set_num_threads(arguments["threads"])
     root = StoreRoot.open(arguments["out"])
     config = EncodeConfig(**arguments["config"])

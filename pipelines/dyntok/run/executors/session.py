@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
@@ -19,6 +21,8 @@ from dyntok.run.executors.resources import Demand, Machine, demand
 
 # Frames stay inside the actors; only work lists and small results pass through.
 OBJECT_STORE_BYTES = 128 * 2**20
+# A cluster that is being started has so long to answer.
+CONNECT_TIMEOUT_S = 10.0
 
 
 @contextmanager
@@ -53,6 +57,7 @@ def cluster_has_gpus(address: str) -> bool:
     before = signal.getsignal(signal.SIGTERM)
     with redirect_stdout(sys.stderr):
         try:
+            _knock(address)
             _init(address=address)
             return any(machine.gpus for machine in machines())
         finally:
@@ -72,8 +77,28 @@ def alive_nodes() -> set[str]:
 
 
 def _join(config: EncodeConfig, address: str) -> Demand:
+    _knock(address)
     _init(address=address)
     return demand(config, machines())
+
+
+def _knock(address: str) -> None:
+    """Raise RunError if nothing listens at `host:port`: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if "://" in address or not port.isdecimal():
+        return
+    until = time.monotonic() + CONNECT_TIMEOUT_S
+    while True:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S):
+                return
+        except OSError as error:
+            if time.monotonic() >= until:
+                raise RunError(
+                    f"cannot join the Ray cluster at {address}: {error.strerror or error}",
+                    hint="`ray status` on its head shows whether it is there; --ray-address takes its host:port",
+                ) from error
+        time.sleep(0.5)
 
 
 def _start_here(config: EncodeConfig) -> Demand:
