@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dyntok.records import PlanEntry, SourceRef
-from dyntok.urls import is_http, redact, redact_text, url_protocol
+from dyntok.urls import is_http, redact, redact_text, secrets_of, url_protocol
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,17 @@ def test_records_show_no_secret() -> None:
     entry = PlanEntry(0, 0, "a", "a", ref, 1, None)
     assert "SECRET" not in repr(ref) + str(ref) + repr(entry)
     assert "https://h/a" in repr(entry)
+
+
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        ("s3://bucket/a.mp4", ()),
+        ("/data/user@home?x", ()),
+        ("https://user:hidden@h/a", ("user:hidden", "hidden")),
+        ("https://h/a?sig=hidden&x=1&y=alsohidden", ("sig=hidden&x=1&y=alsohidden", "alsohidden", "hidden")),
+        ("abfs://container@account/a", ()),
+    ],
+)
+def test_what_is_secret(url: str, secrets: tuple[str, ...]) -> None:
+    assert secrets_of(url) == secrets

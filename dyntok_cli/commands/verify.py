@@ -11,8 +11,10 @@ from dyntok_cli.options import Debug, Json, Quiet, Store
 from dyntok_cli.output import Output
 from dyntok_cli.tables import count, pairs, several, size, table
 
+SHOWN_VIDEOS = 3
+
 if TYPE_CHECKING:
-    from dyntok.store import VerifyReport
+    from dyntok.store import RepairReport, VerifyReport
 
 
 def verify(
@@ -22,6 +24,12 @@ def verify(
     shallow: Annotated[
         bool, typer.Option("--shallow", help="Check digests only; do not look into the shards.")
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Mend what can be mended; set aside what cannot, so that encode makes it again."
+        ),
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -30,17 +38,45 @@ def verify(
 
     Holds every byte against its digest, and the parts of the store against each other.
     A store that is still being written is checked as far as it is committed. Exit code 4 means damage.
+    With --repair, exit code 4 means that damage is left.
     """
     from dyntok.store import verify as run_verify
     from dyntok_cli.progress import CountingBar
 
     output = Output(json=json, quiet=quiet)
+    if repair:
+        report_repair(output, store)
+        return
     with CountingBar(output, "verifying", "B") as bar:
         report = run_verify(store, jobs=jobs, deep=not shallow, on_progress=bar)
     output.report(report.to_json(), verify_text(report))
     if not report.ok:
-        output.hint("copy the damaged files again from where they are sound, or encode into a new --out")
+        output.hint("\n      ".join(f"`{command}`" for command in report.repair))
         raise typer.Exit(errors.DAMAGE)
+
+
+def report_repair(output: Output, store: str) -> None:
+    """Mend a store, and say what was done and what is to be run next. Exits with 4 if damage is left."""
+    from dyntok.run import repair
+
+    report = repair(store)
+    output.report(report.to_json(), repair_text(report))
+    if report.commands:
+        output.hint("\n      ".join(f"`{command}`" for command in report.commands))
+    if not report.ok:
+        raise typer.Exit(errors.DAMAGE)
+
+
+def repair_text(report: RepairReport) -> str:
+    """What was found and done."""
+    found = several(len(report.before.findings), "finding") if report.before.findings else "no damage"
+    lines = [("store", report.url), ("result", found)]
+    if report.set_aside:
+        lines.append(("set aside in", f"{report.url}/{report.set_aside}"))
+    parts = [pairs(lines)]
+    if report.mended:
+        parts.append(table(("done", "file", "how"), [(m.what, m.path, m.message) for m in report.mended]))
+    return "\n\n".join(parts)
 
 
 def verify_text(report: VerifyReport) -> str:
@@ -59,6 +95,12 @@ def verify_text(report: VerifyReport) -> str:
     if report.notes:
         parts.append("\n".join(report.notes))
     if report.findings:
-        rows = [(f.kind, f.path, f.video, f.message) for f in report.findings]
-        parts.append(table(("finding", "file", "video", "what"), rows))
+        rows = [(f.kind, f.path, _some(f.videos), f.message) for f in report.findings]
+        parts.append(table(("finding", "file", "videos", "what"), rows))
     return "\n\n".join(parts)
+
+
+def _some(videos: tuple[str, ...]) -> str:
+    """The first few ids."""
+    more = f" and {count(len(videos) - SHOWN_VIDEOS)} more" if len(videos) > SHOWN_VIDEOS else ""
+    return ", ".join(videos[:SHOWN_VIDEOS]) + more

@@ -152,7 +152,8 @@ class VideoRow:
     `tokens` maps a threshold's name (`0.40`) to the tokens at it. For a failed video every count is 0.
     `row` is the video's row among the *done* videos of its shard, -1 if failed. For WebDataset `offset` and
     `nbytes` are the byte range, inside the tar, of the safetensors member's content; for Zarr `offset` is the
-    video's first token and `nbytes` the size of its tokens.
+    video's first token and `nbytes` the size of its tokens. `checksum` is the XXH3-128 (hex) of the video's stretch of
+    the tar, which tells where a damaged tar is damaged; empty in Zarr shards, whose chunks have checksums of their own.
     """
 
     id: str
@@ -171,6 +172,7 @@ class VideoRow:
     patches: int = 0
     tokens: dict[str, int] = field(default_factory=dict)
     decoder: str = ""
+    checksum: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://", re.ASCII)
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`|\\^{}()]+", re.ASCII)
 # fsspec's chained URLs: `zip://a.mp4::s3://bucket/x.zip`.
 _CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)", re.ASCII)
+_SHORTEST_SECRET = 4
 _HTTP = frozenset({"http", "https"})
 # Here the part before the @ names a container; elsewhere it is a user, perhaps with a password.
 _CONTAINER_BEFORE_AT = frozenset({"abfs", "abfss", "wasb", "wasbs"})
@@ -44,6 +45,15 @@ def redact(path: str) -> str:
     if protocol in _HTTP:
         tail = tail.partition("#")[0]
     return f"{scheme}://{host}{slash}{tail}"
+
+
+def secrets_of(url: str) -> tuple[str, ...]:
+    """What `redact` takes out of a URL, in one piece and in its parts, longest first: to be looked for elsewhere."""
+    rest = url.partition("://")[2] if url_protocol(url) else ""
+    user = rest.rpartition("@")[0] if redact(url).count("@") < url.count("@") else ""
+    query = url.partition("?")[2] if redact(url).count("?") < url.count("?") else ""
+    parts = [user, user.partition(":")[2], query, *(pair.partition("=")[2] for pair in query.split("&"))]
+    return tuple(sorted({part for part in parts if len(part) >= _SHORTEST_SECRET}, key=len, reverse=True))
 
 
 def redact_text(text: str) -> str:

@@ -223,3 +223,18 @@ def test_an_object_as_a_file(remote: Remote, faulty: Faulty) -> None:
     faulty.faults.append(Fault("cat_file", error=denied, times=-1))
     with pytest.raises(DeniedObjectError):
         file.read_at(1000, 5)
+
+
+@pytest.mark.parametrize("bucket", ["KEY:SECRET@bucket", "KEY:SEC/RET@bucket", "KEY@bucket"])
+def test_credentials_in_s3_urls_are_refused_without_repeating_them(bucket: str) -> None:
+    with pytest.raises(ObjectStoreError, match="hold no credentials") as caught:
+        Remote.open(f"s3://{bucket}/a")
+    assert "SEC" not in str(caught.value)
+    Remote.open("s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/a/b")
+
+
+def test_secrets_of_the_url_are_left_out_of_what_drivers_say(faulty: Faulty) -> None:
+    remote, path = Remote.open("faulty://user:SECRET@bucket/a?token=HIDDEN", Patience(tries=1))
+    faulty.faults.append(Fault("info", error=lambda: OSError("user:SECRET may not (HIDDEN)")))
+    with pytest.raises(ObjectStoreError, match=r"^\*\*\* may not \(\*\*\*\)$"):
+        remote.info(path)

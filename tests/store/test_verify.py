@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import tarfile
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,8 +26,11 @@ from dyntok.store import (
     write_manifest,
 )
 from dyntok.store.index_build import rewrite_locations
+from dyntok.store.names import shard_of_path
 from dyntok.store.plan_rows import plan_rows
-from dyntok.store.signed import digest_file
+from dyntok.store.shard_checks import shard_problems
+from dyntok.store.signed import digest_file, sign
+from dyntok.store.zarr_format import level_columns
 from tests.support.samples import complete_store, file_bytes, make_info, make_plan, write_plan, write_shard
 
 FORMATS = ["webdataset", "zarr"]
@@ -81,6 +86,164 @@ def test_a_flipped_bit_anywhere_is_found(tmp_path: Path, shard_format: str) -> N
             assert path in {finding.path for finding in report.findings}, (path, offset)
         (tmp_path / path).write_bytes(data)
     assert verify(str(tmp_path)).ok
+
+
+# where the damage is -----------------------------------------------------------------------------------------
+
+
+def touched_by_reading(root: StoreRoot, shard: int) -> set[str]:
+    """Ids of the videos of a shard that do not read as they should; digests are looked at by nobody here."""
+    info, record = DatasetInfo.load(root), CompletionRecord.load(root, shard)
+    assert record is not None
+    return {video for _, video, _ in shard_problems(root, info, record) if video}
+
+
+def expected_video(root: StoreRoot, path: str, offset: int) -> str:
+    """Of a tar, told from the headers alone: the video whose members, headers or padding hold the byte."""
+    record = CompletionRecord.load(root, shard_of_path(path) or 0)
+    assert record is not None
+    name = ""
+    with tarfile.open(fileobj=io.BytesIO(root.read_bytes(path))) as tar:
+        for member in tar:
+            if member.offset <= offset:
+                name = member.name.split(".")[0]
+    return next(row.id for row in record.done if row.key == name)
+
+
+FILES_OF_A_SHARD = re.compile(r"shards/shard-[0-9]{6}\.(tar$|zarr/)")
+
+
+def flip_campaign(
+    folder: Path, shard_format: str, layout: str, flips: int, seed: int, deep_every: int = 1
+) -> dict[str, int]:
+    """Flip a byte, verify, flip it back. Every flip is named by file, by video where it is in a shard's data, and
+    with the commands that mend it. Returns how many flips hit each kind of file."""
+    root, _ = complete_store(str(folder), make_info(shard_format=shard_format, layout=layout))
+    rng = np.random.default_rng(seed)
+    files = [(path, data) for path, data in file_bytes(root) if not path.startswith(".tmp")]
+    # The small ones would hardly be hit by bytes alone.
+    weights = np.array([len(data) ** 0.5 for _, data in files])
+    hits: dict[str, int] = {}
+    for number in range(flips):
+        path, data = files[int(rng.choice(len(files), p=weights / weights.sum()))]
+        offset = int(rng.integers(len(data)))
+        changed = bytearray(data)
+        changed[offset] ^= int(rng.integers(1, 256))
+        video = expected_video(root, path, offset) if path.endswith(".tar") else ""
+        (folder / path).write_bytes(changed)
+        deep = number % deep_every == 0
+        report = verify(str(folder), deep=deep)
+        found = [finding for finding in report.findings if finding.path == path]
+        assert found, (path, offset)
+        assert report.repair[0] == f"dyntok verify {folder} --repair"
+        of_a_shard = shard_of_path(path) is not None
+        assert report.repair[1:] == ((f"dyntok encode --out {folder}",) if of_a_shard else ())
+        if FILES_OF_A_SHARD.match(path):
+            named = {video for finding in found for video in finding.videos}
+            assert named, (path, offset, found)
+            if video:
+                assert named == {video}, (path, offset, found)
+            elif deep:
+                assert touched_by_reading(root, shard_of_path(path) or 0) <= named, (path, offset, found)
+        (folder / path).write_bytes(data)
+        kind = "shard data" if FILES_OF_A_SHARD.match(path) else path
+        hits[kind] = hits.get(kind, 0) + 1
+    assert verify(str(folder)).ok
+    return hits
+
+
+@pytest.mark.parametrize(
+    ("shard_format", "layout"), [("webdataset", "nested"), ("webdataset", "explicit"), ("zarr", "nested")]
+)
+def test_flips_are_named_by_file_video_and_remedy(tmp_path: Path, shard_format: str, layout: str) -> None:
+    flip_campaign(tmp_path, shard_format, layout, 40, seed=1, deep_every=1 if shard_format != "zarr" else 8)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("shard_format", "layout", "flips"),
+    [
+        ("webdataset", "nested", 600),
+        ("webdataset", "explicit", 400),
+        ("zarr", "nested", 600),
+        ("zarr", "explicit", 400),
+    ],
+)
+def test_two_thousand_flips(tmp_path: Path, shard_format: str, layout: str, flips: int) -> None:
+    hits = flip_campaign(
+        tmp_path, shard_format, layout, flips, seed=7, deep_every=1 if shard_format != "zarr" else 10
+    )
+    print(shard_format, layout, hits)
+    assert {"shard data", "index.parquet", "plan.parquet", "dataset.json", "manifest.json"} <= hits.keys()
+    assert any(path.endswith("0.json") for path in hits), "no record was hit"
+
+
+def test_damage_of_several_videos_names_them_all(tmp_path: Path) -> None:
+    root, _ = complete_store(str(tmp_path), make_info())
+    path = "shards/shard-000000.tar"
+    record = CompletionRecord.load(root, 0)
+    assert record is not None
+    first, second = record.done
+    data = root.read_bytes(path)
+    for change in (
+        lambda d: d[: first.offset] + b"\xff" + d[first.offset + 1 : -1] + b"\1",
+        lambda d: d[: first.offset + 9] + d[first.offset + 8 :],
+        lambda d: d[: len(d) // 4],
+    ):
+        root.write_atomic(path, change(data))
+        found = [f for f in verify(str(tmp_path), deep=False).findings if f.path == path]
+        named = {video for finding in found for video in finding.videos}
+        assert first.id in named and (named == {first.id, second.id} or change(data)[-1:] == b"\1")
+    root.remove(path)
+    (finding,) = (f for f in verify(str(tmp_path), deep=False).findings if f.kind == "missing")
+    assert finding.videos == (first.id, second.id)
+
+
+def test_records_without_checksums_are_read(tmp_path: Path) -> None:
+    """Damage is found as ever; where in the tar it is, the look inside has to tell."""
+    root, _ = complete_store(str(tmp_path), make_info())
+    record = CompletionRecord.load(root, 0)
+    assert record is not None
+    content = json.loads(record.to_bytes())
+    for row in content["videos"]:
+        assert len(row["checksum"]) == (32 if row["status"] == "done" else 0)
+        del row["checksum"]
+    del content["digest"]
+    root.write_atomic("shards/shard-000000.json", sign(content))
+    write_manifest(root)
+    again = CompletionRecord.load(root, 0)
+    assert again is not None and {row.checksum for row in again.videos} == {""}
+    assert verify(str(tmp_path)).ok
+    assert not any(row.checksum for row in replace(again).done)
+
+
+def test_chunks_of_a_zarr_array_are_told_apart(tmp_path: Path) -> None:
+    """Long enough videos that the tokens fill several chunks: only those in the flipped one are named."""
+    info = make_info(shard_format="zarr", token_dim=65536)
+    root = StoreRoot.open(str(tmp_path))
+    info.save(root)
+    entries = make_plan(0, ["a", "b", "c", "d"])
+    write_plan(root, entries)
+    record, _ = write_shard(root, info, entries, frames=1, kind="none_merge")
+    path = "shards/shard-000000.zarr/tokens/c/0/0"
+    data = root.read_bytes(path)
+    spec = next(spec for spec in level_columns(info) if spec.name == "tokens")
+    tokens = np.cumsum([0, *(row.tokens["0.60"] for row in record.done)])
+    assert spec.chunk_rows == 8 and tokens.tolist() == [0, 15, 30, 45, 60]
+    index = np.frombuffer(data[-64 * 16 - 4 : -4], "<u8").reshape(64, 2)
+    for chunk, videos in ((0, ("a",)), (1, ("a", "b")), (4, ("c",)), (7, ("d",))):
+        changed = bytearray(data)
+        changed[int(index[chunk][0]) + 5] ^= 1
+        root.write_atomic(path, bytes(changed))
+        (finding,) = verify(str(tmp_path), deep=False).findings
+        assert finding.videos == videos, chunk
+        assert f"array tokens, rows {chunk * 8} to {chunk * 8 + 7}" in finding.message
+    changed = bytearray(data)
+    changed[-30] ^= 1
+    root.write_atomic(path, bytes(changed))
+    (finding,) = verify(str(tmp_path), deep=False).findings
+    assert finding.videos == ("a", "b", "c", "d")
 
 
 @pytest.mark.parametrize("shard_format", ALL_FILES)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from dyntok.urls import redact_text
@@ -171,12 +171,14 @@ def fault_of(error: BaseException) -> Fault:
     return "broken"
 
 
-def error_of(error: BaseException, *, tries: int = 1) -> ObjectStoreError:
-    """The error to raise for what a driver raised; after several tries, it says how many."""
+def error_of(error: BaseException, *, tries: int = 1, secrets: Iterable[str] = ()) -> ObjectStoreError:
+    """The error to raise for what a driver raised; after several tries, it says how many. `secrets` are left out."""
     fault = fault_of(error)
     if fault == "missing":
         return MissingObjectError()
     reason = describe(error)
+    for secret in secrets:
+        reason = reason.replace(secret, "***")
     if tries > 1:
         reason = f"{reason} ({tries} tries)"
     return DeniedObjectError(reason) if fault == "denied" else ObjectStoreError(reason, fault)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,7 +15,7 @@ import fsspec
 from dyntok.objects import multipart
 from dyntok.objects.faults import MissingObjectError, ObjectStoreError, error_of
 from dyntok.objects.retries import Patience, try_again
-from dyntok.urls import url_protocol
+from dyntok.urls import secrets_of, url_protocol
 
 T = TypeVar("T")
 Stop = Callable[[], bool]
@@ -23,6 +24,8 @@ _S3 = frozenset({"s3", "s3a"})
 # Here an object appears whole or not at all, and its etag or checksum stands for its content. The etags of web
 # servers often hold the modification time.
 _OBJECT_STORES = _S3 | {"gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "r2"}
+# What is no bucket: a user, or a user and a password with or without a slash in it. ARNs have colons too.
+_S3_CREDENTIALS = r"(?!arn:)[^/]*[@:]"
 _CONTENT_KEYS = ("md5Hash", "crc32c", "ETag", "etag")
 # Three attempts of botocore's own within each of ours; s3fs's own (five around botocore's five) are turned off.
 # Pages of long listings are tried again by botocore alone.
@@ -76,6 +79,7 @@ class Remote:
     ) -> None:
         self._fs = fs
         self._stop = stop
+        self._secrets: tuple[str, ...] = ()
         self.protocol = protocol
         self.patience = patience or Patience()
 
@@ -88,6 +92,9 @@ class Remote:
         Raises ImportError where the protocol's driver is not installed, ObjectStoreError where it is unknown.
         """
         protocol = url_protocol(url)
+        if protocol in _S3 and re.match(_S3_CREDENTIALS, url.partition("://")[2]):
+            raise ObjectStoreError("s3 URLs hold no credentials; put them where the AWS tools look for them")
+        secrets = secrets_of(url)
         options = _s3_options(protocol) if protocol in _S3 and "::" not in url else {}
         try:
             fs, path = fsspec.core.url_to_fs(url, **options)
@@ -96,8 +103,10 @@ class Remote:
         except ImportError:
             raise
         except Exception as error:
-            raise error_of(error) from error
-        return cls(fs, protocol, patience, stop), path
+            raise error_of(error, secrets=secrets) from error
+        remote = cls(fs, protocol, patience, stop)
+        remote._secrets = secrets
+        return remote, path
 
     @property
     def is_web(self) -> bool:
@@ -203,7 +212,7 @@ class Remote:
     # ----------------------------------------------------------------------------------------------------------
 
     def _try(self, call: Callable[[], T], stop: Stop = lambda: False) -> T:
-        return try_again(call, self.patience, give_up=lambda: stop() or self._stop())
+        return try_again(call, self.patience, give_up=lambda: stop() or self._stop(), secrets=self._secrets)
 
     def _range(self, path: str, start: int, length: int) -> bytes:
         if not self.is_web:

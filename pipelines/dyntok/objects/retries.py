@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -41,11 +41,12 @@ def try_again(
     *,
     give_up: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], object] = time.sleep,
+    secrets: Iterable[str] = (),
 ) -> T:
     """What `call` returns, tried again while it fails with a fault that may pass.
 
-    `give_up` is asked before each wait. Raises ObjectStoreError; errors that no driver raises (KeyboardInterrupt,
-    MemoryError) pass through.
+    `give_up` is asked before each wait; `secrets` are left out of messages. Raises ObjectStoreError; what no driver
+    raises (KeyboardInterrupt, MemoryError) passes through.
     """
     began = time.monotonic()
     failed = 0
@@ -59,5 +60,5 @@ def try_again(
             wait_s = patience.wait_s(failed)
             too_late = time.monotonic() - began + wait_s > patience.total_s
             if fault_of(error) != "busy" or failed >= patience.tries or too_late or give_up():
-                raise error_of(error, tries=failed) from error
+                raise error_of(error, tries=failed, secrets=secrets) from error
         sleep(wait_s)

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from dyntok.run.encoding import encode
     from dyntok.run.forecast import estimate
     from dyntok.run.progress import RunObserver
+    from dyntok.run.repair import repair
     from dyntok.run.reports import EncodeReport, PlanReport, StatusReport
     from dyntok.run.state import status
 
 _WHERE = {
     "encode": "encoding",
     "estimate": "forecast",
+    "repair": "repair",
     "status": "state",
     "RunObserver": "progress",
     "EncodeReport": "reports",
@@ -26,7 +28,16 @@ _WHERE = {
     "StatusReport": "reports",
 }
 
-__all__ = ["EncodeReport", "PlanReport", "RunObserver", "StatusReport", "encode", "estimate", "status"]
+__all__ = [
+    "EncodeReport",
+    "PlanReport",
+    "RunObserver",
+    "StatusReport",
+    "encode",
+    "estimate",
+    "repair",
+    "status",
+]
 
 
 def __getattr__(name: str) -> Any:

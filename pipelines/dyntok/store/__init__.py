@@ -14,6 +14,7 @@ from dyntok.store.completion import (
 )
 from dyntok.store.conversion import ConvertReport, convert
 from dyntok.store.dataset import DatasetInfo
+from dyntok.store.findings import FINDING_KINDS, Finding, VerifyReport
 from dyntok.store.index import StoreIndex
 from dyntok.store.index_build import build_index
 from dyntok.store.manifest import Manifest, write_manifest
@@ -26,10 +27,11 @@ from dyntok.store.names import (
     threshold_name,
 )
 from dyntok.store.reader import ShardReader, open_shard_reader, sample_of
+from dyntok.store.repair import Mended, RepairReport, repair
 from dyntok.store.root import StoreRoot
 from dyntok.store.samples import LevelGroups, StoredLevel, StoredVideo, VideoHead
 from dyntok.store.tensorfile import as_torch, parse_safetensors, save_tensors
-from dyntok.store.verification import FINDING_KINDS, Finding, VerifyReport, verify
+from dyntok.store.verification import verify
 from dyntok.store.writer import ShardContent, ShardWriter, commit_shard, open_shard_writer
 
 __all__ = [
@@ -41,6 +43,8 @@ __all__ = [
     "Finding",
     "LevelGroups",
     "Manifest",
+    "Mended",
+    "RepairReport",
     "ShardContent",
     "ShardReader",
     "ShardWriter",
@@ -63,6 +67,7 @@ __all__ = [
     "open_shard_writer",
     "parse_safetensors",
     "plan_digest",
+    "repair",
     "sample_key",
     "sample_of",
     "save_tensors",

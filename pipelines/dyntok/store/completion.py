@@ -42,7 +42,9 @@ _ROW_TYPES: dict[str, type | tuple[type, ...]] = {
     "patches": int,
     "tokens": dict,
     "decoder": str,
+    "checksum": str,
 }
+_OPTIONAL = {"checksum": ""}
 DONE, FAILED, PENDING = "done", "failed", "pending"
 
 
@@ -192,6 +194,7 @@ def _row_json(row: VideoRow) -> dict[str, Any]:
 
 
 def _row_from_json(content: dict[str, Any]) -> VideoRow:
+    content = _OPTIONAL | content
     if content.keys() != _ROW_TYPES.keys():
         raise ValueError("a video's row has other fields")
     for name, kind in _ROW_TYPES.items():

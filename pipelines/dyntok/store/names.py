@@ -20,15 +20,17 @@ SHARD_FOLDER = "shards"
 LOCK_FILE = ".lock"
 SCRATCH_FOLDER = ".tmp"
 LOG_FOLDER = "logs"
+SET_ASIDE_FOLDER = ".set-aside"
 
+_SHARD_PATH = re.compile(r"shards/shard-([0-9]{6,9})\.(json|tar|zarr(/.*)?)")
 _RECORD = re.compile(r"shards/shard-([0-9]{6,9})\.json")
 _LEVEL = re.compile(r"t(m?)([01])([0-9]{2,4})")
 _SLUG_LENGTH = 48
 
 
 def is_ignored(path: str) -> bool:
-    """Whether `path` (store-relative) belongs to running rather than to the result: logs, temps, the lock."""
-    return path == LOCK_FILE or path.split("/", 1)[0] in (SCRATCH_FOLDER, LOG_FOLDER)
+    """Whether `path` (store-relative) is no part of the result: logs, temps, the lock, what a repair set aside."""
+    return path == LOCK_FILE or path.split("/", 1)[0] in (SCRATCH_FOLDER, LOG_FOLDER, SET_ASIDE_FOLDER)
 
 
 def check_path(path: str) -> str:
@@ -61,6 +63,14 @@ def shard_of_record(path: str) -> int | None:
     """Shard number if `path` names a completion record, else None."""
     match = _RECORD.fullmatch(path)
     if match is None or record_path(int(match[1])) != path:
+        return None
+    return int(match[1])
+
+
+def shard_of_path(path: str) -> int | None:
+    """Shard number if `path` names a record, a tar, or something in a Zarr group of a shard, else None."""
+    match = _SHARD_PATH.fullmatch(path)
+    if match is None or not path.startswith(f"{SHARD_FOLDER}/{shard_name(int(match[1]))}."):
         return None
     return int(match[1])
 

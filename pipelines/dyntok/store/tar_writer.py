@@ -54,6 +54,7 @@ class TarShardWriter:
         if sample.key in self._keys:
             raise StoreError(f"shard {self._shard} already holds a video with the key {sample.key!r}")
         mark = self._tar.mark()
+        self._tar.begin_stretch()
         try:
             with explain_os_error(str(self._temporary), "write"):
                 offset, nbytes = self._write(sample)
@@ -78,6 +79,7 @@ class TarShardWriter:
             patches=sample.similarity.size,
             tokens=count_tokens(sample.similarity, self._info.thresholds),
             decoder=decoder,
+            checksum=self._tar.stretch_checksum,
         )
 
     def finish(self) -> ShardContent:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from io import FileIO
 
+import xxhash
+
 from dyntok.errors import DamageError
 
 BLOCK = 512
@@ -73,6 +75,7 @@ class TarStream:
     def __init__(self, file: FileIO) -> None:
         self._file = file
         self._sha = hashlib.sha256()
+        self._stretch = xxhash.xxh3_128()
         self._position = 0
 
     @property
@@ -84,6 +87,15 @@ class TarStream:
     def sha256(self) -> str:
         """Digest (hex) of the bytes written so far."""
         return self._sha.hexdigest()
+
+    def begin_stretch(self) -> None:
+        """Begin a checksum of what is written from here on."""
+        self._stretch.reset()
+
+    @property
+    def stretch_checksum(self) -> str:
+        """XXH3-128 (hex) of the bytes written since `begin_stretch`, headers and padding included."""
+        return self._stretch.hexdigest()
 
     def add(self, name: str, size: int, chunks: Iterable[bytes | memoryview]) -> TarMember:
         """Write one member whose chunks add up to `size` bytes. Raises ValueError if they do not."""
@@ -117,4 +129,5 @@ class TarStream:
         while rest:
             rest = rest[self._file.write(rest) :]
         self._sha.update(data)
+        self._stretch.update(data)
         self._position += len(data)

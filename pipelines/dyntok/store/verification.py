@@ -6,7 +6,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -14,12 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from dyntok.errors import DamageError, StoreError, StoreVersionError
+from dyntok.errors import DamageError, StoreError, StoreUnavailableError, StoreVersionError
 from dyntok.records import FileDigest
-from dyntok.store.completion import DONE, FAILED, CompletionRecord, plan_digest
+from dyntok.store.completion import DONE, FAILED, CompletionRecord, load_records, plan_digest
 from dyntok.store.dataset import DatasetInfo
+from dyntok.store.findings import Finding, VerifyReport
 from dyntok.store.index import StoreIndex, index_schema
 from dyntok.store.index_build import index_batches
+from dyntok.store.locating import Place, digest_tar, place_in_zarr
 from dyntok.store.manifest import Manifest
 from dyntok.store.names import (
     DATASET_FILE,
@@ -37,59 +38,7 @@ from dyntok.store.root import StoreRoot
 from dyntok.store.shard_checks import shard_problems
 from dyntok.store.signed import digest_file
 
-FINDING_KINDS: dict[str, str] = {
-    "missing": "a file that was written is not there",
-    "extra": "a file is there that was not written",
-    "digest": "a file's bytes are not those that were written",
-    "record": "a completion record, the manifest or dataset.json is damaged, or they contradict each other",
-    "plan": "a completion record does not belong to the plan",
-    "shard": "a shard cannot be read, or holds something else than its record says",
-    "sample": "the parts of a video contradict each other",
-    "index": "the index contradicts the completion records",
-}
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One piece of damage. `kind` is one of `FINDING_KINDS`; `video` is an id or empty."""
-
-    kind: str
-    path: str
-    message: str
-    video: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """What `verify` found.
-
-    Attributes:
-        complete: the store has a manifest; otherwise only what is committed was checked.
-        findings: the damage.
-        notes: what is no damage but worth knowing (pending shards, uncommitted files).
-        shards, done, failed: committed shards and the videos in their records.
-        files, bytes: what was read and digested.
-    """
-
-    url: str
-    complete: bool
-    findings: tuple[Finding, ...]
-    notes: tuple[str, ...]
-    shards: int
-    done: int
-    failed: int
-    files: int
-    bytes: int
-
-    @property
-    def ok(self) -> bool:
-        """No damage."""
-        return not self.findings
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON types."""
-        return asdict(self) | {"ok": self.ok}
 
 
 def verify(
@@ -151,7 +100,7 @@ class _Verification:
         return VerifyReport(
             url=self._root.url,
             complete=complete,
-            findings=tuple(sorted(self._findings, key=lambda f: (f.path, f.video, f.kind, f.message))),
+            findings=tuple(sorted(self._findings, key=lambda f: (f.path, f.videos, f.kind, f.message))),
             notes=tuple(self._notes),
             shards=len(records),
             done=sum(row.status == DONE for row in rows),
@@ -160,9 +109,9 @@ class _Verification:
             bytes=self._bytes_done,
         )
 
-    def _find(self, kind: str, path: str, message: str, video: str = "") -> None:
+    def _find(self, kind: str, path: str, message: str, videos: tuple[str, ...] = ()) -> None:
         with self._lock:
-            self._findings.append(Finding(kind, path, message, video))
+            self._findings.append(Finding(kind, path, message, videos))
 
     def _load(self, path: str, load: Callable[[], Any]) -> Any:
         """What `load` returns; damage becomes a finding and None."""
@@ -183,9 +132,10 @@ class _Verification:
 
     def _records(self, shards: Iterable[int]) -> dict[int, CompletionRecord]:
         records = {}
-        for shard in shards:
-            load = partial(CompletionRecord.load_strict, self._root, shard)
-            record = self._load(record_path(shard), load)
+        for shard, record in load_records(self._root, shards):
+            if record is None:  # again, to see what is wrong with it
+                load = partial(CompletionRecord.load_strict, self._root, shard)
+                record = self._load(record_path(shard), load)
             if record is not None:
                 records[shard] = record
         return records
@@ -199,7 +149,7 @@ class _Verification:
             self._find("record", record_path(record.shard), "the record names files of another format")
             return
         for file in record.files:
-            self._check_file(file)
+            self._check_file(info, record, file)
         if info.shard_format == "zarr":
             known = {file.path for file in record.files}
             for path in self._root.sizes(folder):
@@ -207,19 +157,38 @@ class _Verification:
                     self._find("extra", path, f"{path} does not belong to the shard")
         if self._deep:
             for kind, video, message in shard_problems(self._root, info, record):
-                self._find(kind, folder, message, video)
+                self._find(kind, folder, message, (video,) if video else ())
 
-    def _check_file(self, file: FileDigest) -> None:
-        found = self._digest(file.path)
-        if found is not None and found != file:
-            self._find("digest", file.path, f"{file.path} is damaged: its sha256 is not the recorded one")
+    def _check_file(self, info: DatasetInfo, record: CompletionRecord, file: FileDigest) -> None:
+        """Digest a file of a shard; if it is damaged, say where, and which videos that touches."""
+        tar = info.shard_format == "webdataset"
+        places: list[Place] = []
 
-    def _digest(self, path: str) -> FileDigest | None:
-        """Digest a file once; a missing or unreadable one becomes a finding."""
+        def read() -> FileDigest:
+            if not tar:
+                return digest_file(self._root, file.path)
+            found, where = digest_tar(self._root.chunks(file.path), record, file)
+            places.extend(where)
+            return found
+
+        found = self._digest(file.path, tuple(row.id for row in record.done), read)
+        if found is None or found == file:
+            return
+        if not tar:
+            places.extend(place_in_zarr(self._root, info, record, file.path))
+        for place in places or [Place("its sha256 is not the recorded one", ())]:
+            self._find("digest", file.path, f"{file.path} is damaged: {place.what}", place.videos)
+
+    def _digest(
+        self, path: str, videos: tuple[str, ...] = (), read: Callable[[], FileDigest] | None = None
+    ) -> FileDigest | None:
+        """Digest a file once; a missing or unreadable one becomes a finding, of all its videos."""
         try:
-            digest = digest_file(self._root, path)
+            digest = read() if read is not None else digest_file(self._root, path)
+        except StoreUnavailableError:
+            raise
         except StoreError as error:
-            self._find("missing", path, error.message)
+            self._find("missing", path, error.message, videos)
             return None
         with self._lock:
             self._digests[path] = digest

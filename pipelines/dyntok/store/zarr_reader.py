@@ -203,10 +203,18 @@ class ZarrShardReader:
     def _edges(self, name: str, columns: dict[str, _Column], row: int, tag: str = "") -> tuple[int, int]:
         """The range of a video in arrays that `name` splits."""
         check_row(self._rows, row)
+        splits = self._prefix_sums(name, columns, tag)
+        return int(splits[row]), int(splits[row + 1])
+
+    def json_edges(self) -> npt.NDArray[np.int64]:
+        """`[V + 1]` first byte of each video's JSON in `meta_json`."""
+        return self._prefix_sums("meta_splits", self._video)
+
+    def _prefix_sums(self, name: str, columns: dict[str, _Column], tag: str = "") -> Array:
         splits = self._splits.get(name + tag)
         if splits is None:
             splits = columns[name].all()
             if len(splits) != len(self._rows) + 1 or splits[0] != 0 or (np.diff(splits) < 0).any():
                 raise DamageError(f"{columns[name].where} holds no prefix sums of {len(self._rows)} videos")
             self._splits[name + tag] = splits
-        return int(splits[row]), int(splits[row + 1])
+        return splits
