@@ -21,7 +21,7 @@ from dyntok.store.names import (
 from dyntok.store.root import StoreRoot
 from dyntok.store.signed import canonical_json, files_from_json, files_json, sign
 
-_MAX_BYTES = 2**30
+MAX_RECORD_BYTES = 2**30
 _ROW_TYPES: dict[str, type | tuple[type, ...]] = {
     "id": str,
     "key": str,
@@ -104,7 +104,16 @@ class CompletionRecord:
     def load_strict(cls, root: StoreRoot, shard: int) -> CompletionRecord:
         """The record of a shard. Raises DamageError if it is torn or damaged, StoreError if it is missing."""
         path = record_path(shard)
-        content = unsign_versioned(root.read_bytes(path, _MAX_BYTES), root.where(path))
+        return cls.from_bytes(root.read_bytes(path, MAX_RECORD_BYTES), shard, root.where(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, shard: int, where: str) -> CompletionRecord:
+        """The record of a shard from its file's content. Raises DamageError if it is torn or damaged."""
+        return cls.from_content(parse_record(data, where), shard, where)
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any], shard: int, where: str) -> CompletionRecord:
+        """The record of a shard from what `parse_record` gave. Raises DamageError."""
         try:
             record = cls(
                 shard=content["shard"],
@@ -114,8 +123,13 @@ class CompletionRecord:
             )
             _check_record(record, shard)
         except (KeyError, TypeError, ValueError, StoreError) as error:
-            raise DamageError(f"{root.where(path)} is no valid completion record: {error}") from error
+            raise DamageError(f"{where} is no valid completion record: {error}") from error
         return record
+
+
+def parse_record(data: bytes, where: str) -> dict[str, Any]:
+    """A record's JSON, whole and of this format, its fields not looked at. Raises DamageError, StoreVersionError."""
+    return unsign_versioned(data, where)
 
 
 def plan_digest(entries: Iterable[PlanEntry]) -> str:
