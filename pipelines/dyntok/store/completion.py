@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,9 +21,10 @@ from dyntok.store.names import (
     shard_of_record,
 )
 from dyntok.store.root import StoreRoot
-from dyntok.store.signed import canonical_json, files_from_json, files_json, sign
+from dyntok.store.signed import files_from_json, files_json, sign
 
 MAX_RECORD_BYTES = 2**30
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
 _ROW_TYPES: dict[str, type | tuple[type, ...]] = {
     "id": str,
     "key": str,
@@ -40,6 +43,12 @@ _ROW_TYPES: dict[str, type | tuple[type, ...]] = {
     "tokens": dict,
     "decoder": str,
 }
+# Records are written with sorted keys, and JSON knows few types: nearly every row has one of these shapes.
+_ROW_NAMES = tuple(sorted(_ROW_TYPES))
+_ROW_SHAPES = frozenset(
+    tuple(seconds if name == "seconds" else _ROW_TYPES[name] for name in _ROW_NAMES)
+    for seconds in (int, float)
+)
 DONE, FAILED, PENDING = "done", "failed", "pending"
 
 
@@ -136,9 +145,14 @@ def plan_digest(entries: Iterable[PlanEntry]) -> str:
     """sha256 (hex) of a shard's plan rows, in order. Where the bytes lie (`ref`) does not count."""
     sha = hashlib.sha256()
     for entry in entries:
-        row = [entry.shard, entry.position, entry.id, entry.source]
-        row += [entry.size_bytes, entry.fingerprint, entry.extra, entry.attempt]
-        sha.update(canonical_json(row) + b"\n")
+        # Canonical JSON of a list, spelt out: this runs for every video whenever a run starts.
+        size = "null" if entry.size_bytes is None else entry.size_bytes
+        print_ = "null" if entry.fingerprint is None else _quoted(entry.fingerprint)
+        row = (
+            f"[{entry.shard},{entry.position},{_quoted(entry.id)},{_quoted(entry.source)},"
+            f"{size},{print_},{_quoted(entry.extra)},{entry.attempt}]\n"
+        )
+        sha.update(row.encode())
     return sha.hexdigest()
 
 
@@ -154,6 +168,15 @@ def iter_records(root: StoreRoot) -> Iterator[CompletionRecord]:
         record = CompletionRecord.load(root, shard)
         if record is not None:
             yield record
+
+
+def iter_files(root: StoreRoot) -> Iterator[tuple[int, tuple[FileDigest, ...]]]:
+    """Shard and data files of every record whose digest fits, by shard; its rows are not looked at."""
+    for shard in completed_shards(root):
+        where = root.where(record_path(shard))
+        with suppress(DamageError):
+            content = parse_record(root.read_bytes(record_path(shard), MAX_RECORD_BYTES), where)
+            yield shard, CompletionRecord.from_content({**content, "videos": []}, shard, where).files
 
 
 def failed_row(entry: PlanEntry, key: str, error_class: str, error: str) -> VideoRow:
@@ -175,6 +198,8 @@ def _row_json(row: VideoRow) -> dict[str, Any]:
 
 
 def _row_from_json(content: dict[str, Any]) -> VideoRow:
+    if tuple(content) == _ROW_NAMES and tuple(map(type, content.values())) in _ROW_SHAPES:
+        return VideoRow(**content)
     if content.keys() != _ROW_TYPES.keys():
         raise ValueError("a video's row has other fields")
     for name, kind in _ROW_TYPES.items():
