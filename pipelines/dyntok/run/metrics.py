@@ -12,6 +12,7 @@ from dyntok.run.snapshot import RUNNING, RunSnapshot
 
 STAGES = (
     "plan", "load", "index", "decode", "resize", "wait", "model", "merge", "collect", "blocked", "write", "commit",
+    "finish",
 )  # fmt: skip
 
 
