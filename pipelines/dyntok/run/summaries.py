@@ -76,10 +76,7 @@ def _summary(content: dict[str, Any], shard: int, data: bytes) -> ShardSummary:
         raise ValueError(f"it names shard {content['shard']}")
     rows = content["videos"]
     done = [row for row in rows if row["status"] == DONE]
-    tokens: dict[str, int] = {}
-    for row in done:
-        for name, count in row["tokens"].items():
-            tokens[name] = tokens.get(name, 0) + count
+    tokens = [row["tokens"] for row in done]
     return ShardSummary(
         shard=shard,
         record=leading_digest(data[:HEAD_BYTES]) or "",
@@ -87,10 +84,12 @@ def _summary(content: dict[str, Any], shard: int, data: bytes) -> ShardSummary:
         plan_digest=content["plan_digest"],
         videos=len(rows),
         done=len(done),
-        frames=sum(row["frames"] for row in done),
-        seconds=sum(row["seconds"] for row in done),
-        patches=sum(row["patches"] for row in done),
-        tokens=dict(sorted(tokens.items())),
+        frames=sum([row["frames"] for row in done]),
+        seconds=sum([row["seconds"] for row in done]),
+        patches=sum([row["patches"] for row in done]),
+        tokens={
+            name: sum([counts[name] for counts in tokens]) for name in sorted(tokens[0] if tokens else ())
+        },
         nbytes=sum(file["bytes"] for file in content["files"]),
         failed=tuple(VideoRow(**row) for row in rows if row["status"] == FAILED),
         recovered=tuple(row["id"] for row in done if row["attempt"] > 1),

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 import fsspec
 
 from dyntok.corpus import Plan
-from dyntok.errors import DamageError, StoreError, StoreVersionError
+from dyntok.corpus.pooled import ordered_map
+from dyntok.errors import DamageError, StoreError
 from dyntok.run.runlog import log_files
 from dyntok.run.summaries import ShardSummary, summarise
 from dyntok.store import StoreRoot, plan_digest
@@ -170,19 +170,18 @@ def _local_digest(path: str) -> str | None:
         os.close(descriptor)
 
 
-def _read_all(root: StoreRoot, shards: Sequence[int]) -> Iterable[ShardSummary | None]:
-    """Summaries from whole records; None for one that is damaged or went away."""
+def _read_all(root: StoreRoot, shards: Sequence[int]) -> Iterator[ShardSummary | None]:
+    """Summaries from whole records, read ahead; None for one that is damaged or went away."""
 
-    def read(shard: int) -> ShardSummary | None:
-        path = record_path(shard)
+    def read(shard: int) -> bytes | None:
         try:
-            return summarise(root.read_bytes(path, MAX_RECORD_BYTES), shard, root.where(path))
-        except StoreVersionError:
-            raise
+            return root.read_bytes(record_path(shard), MAX_RECORD_BYTES)
         except StoreError:
             return None
 
-    if len(shards) < 2:
-        return [read(shard) for shard in shards]
-    with ThreadPoolExecutor(READ_JOBS) as pool:
-        return list(pool.map(read, shards))
+    for shard, data in zip(shards, ordered_map(read, shards, jobs=READ_JOBS), strict=True):
+        summary = None
+        if data is not None:
+            with suppress(DamageError):
+                summary = summarise(data, shard, root.where(record_path(shard)))
+        yield summary
