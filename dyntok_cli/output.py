@@ -27,10 +27,10 @@ class Output:
         """Whether a progress bar makes sense: stderr is a terminal, and nobody asked for quiet."""
         return not self.quiet and sys.stderr.isatty()
 
-    def report(self, document: Mapping[str, Any], text: str) -> None:
-        """The result of a command: `document` with --json, else `text`."""
+    def report(self, document: Mapping[str, Any], text: str, *, one_line: bool = False) -> None:
+        """The result of a command: `document` with --json (on one line, if there will be more), else `text`."""
         if self.json:
-            _write(sys.stdout, json.dumps(document, indent=2))
+            _write(sys.stdout, json.dumps(document, indent=None if one_line else 2))
         else:
             _write(sys.stdout, text)
 

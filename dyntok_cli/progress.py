@@ -51,6 +51,10 @@ class Progress(RunObserver):
     def skipped(self, name: str, reason: str) -> None:
         self._skipped[reason] += 1
 
+    def waiting(self, reason: str) -> None:
+        with self._lock:
+            self._say(f"waiting: {reason}")
+
     def planned(self, videos: int, videos_done: int, shards: int, shards_done: int) -> None:
         with self._lock:
             self._close()

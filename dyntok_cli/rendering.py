@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dyntok_cli.tables import count, duration, pairs, ratio, size, table
@@ -10,13 +10,16 @@ from dyntok_cli.tables import count, duration, pairs, ratio, size, table
 if TYPE_CHECKING:
     from dyntok.records import VideoRow
     from dyntok.run import EncodeReport, PlanReport, StatusReport
+    from dyntok.run.reports import JobStatus, ShardStatus, StageStatus
 
 
 def encode_text(report: EncodeReport) -> str:
     """The outcome of a run."""
     before = f" ({count(report.already)} by earlier runs)" if report.already else ""
+    job = [] if report.job_index is None else [("job", f"{report.job_index} of {report.num_jobs}")]
     lines = [
         ("store", report.out),
+        *job,
         ("videos", f"{count(report.done)} done, {count(report.failed)} failed{before}"),
         ("frames", count(report.frames)),
         ("shards", f"{count(report.shards)}, {size(report.bytes)}"),
@@ -47,7 +50,7 @@ def plan_text(report: PlanReport) -> str:
 
 def status_text(report: StatusReport) -> str:
     """How far a store is."""
-    running = ", a process is writing to it now" if report.running else ""
+    running = ", being written now" if report.running else ""
     lines = [
         ("store", report.out),
         ("state", f"{report.state}{running}"),
@@ -56,14 +59,77 @@ def status_text(report: StatusReport) -> str:
             f"{count(report.videos)}: {count(report.done)} done, {count(report.failed)} failed, "
             f"{count(report.pending)} pending",
         ),
-        ("shards", f"{count(report.shards_done)} of {count(report.shards)}, {size(report.bytes)}"),
+        (
+            "shards",
+            f"{count(report.shards)}: {count(report.shards_done)} done, {count(report.shards_failed)} of them "
+            f"with failures, {count(report.shards_pending)} pending; {size(report.bytes)}",
+        ),
         ("frames", count(report.frames)),
     ]
     lines += [(f"tokens at {name}", count(tokens)) for name, tokens in report.tokens.items()]
+    lines += list(_pace_lines(report))
     parts = [pairs(lines)]
+    if report.jobs:
+        parts.append(jobs_table(report.jobs))
+    if report.stages:
+        parts.append(stages_table(report.stages))
     if report.error_classes:
         parts.append(error_classes_table(report.error_classes))
     return "\n\n".join(parts)
+
+
+def _pace_lines(report: StatusReport) -> Iterator[tuple[str, str]]:
+    if report.running and report.videos_per_second:
+        yield "pace", f"{report.frames_per_second:.3g} frames/s, {report.videos_per_second:.3g} videos/s"
+    if report.eta_seconds is not None:
+        idle = (
+            f"; {count(report.idle_pending)} videos wait for jobs that do not run"
+            if report.idle_pending
+            else ""
+        )
+        yield "left", f"{duration(report.eta_seconds)}{idle}"
+    if report.bottleneck is not None:
+        shares = ", ".join(f"{name} {ratio(share, 1)}" for name, share in report.busy.items())
+        yield "bottleneck", f"{report.bottleneck} (of the device's time: {shares})"
+
+
+def jobs_table(jobs: Sequence[JobStatus]) -> str:
+    """How far each job of an array is."""
+    rows = [
+        (
+            str(job.index),
+            "running" if job.running else "-" if job.shards_done < job.shards else "done",
+            f"{count(job.shards_done)} of {count(job.shards)}",
+            count(job.pending),
+            "-" if job.eta_seconds is None else duration(job.eta_seconds),
+            f"{job.host} {job.pid}" if job.host else "",
+        )
+        for job in jobs
+    ]
+    return table(("job", "state", "shards", "videos left", "left", "last on"), rows)
+
+
+def stages_table(stages: Sequence[StageStatus]) -> str:
+    """Seconds by stage, and the pace of each process or thread in it."""
+    rows = [(s.stage, f"{s.seconds:.1f}", f"{s.frames_per_second:.4g}") for s in stages]
+    return table(("stage", "seconds", "frames/s"), rows)
+
+
+def shards_table(shards: Sequence[ShardStatus]) -> str:
+    """Every shard."""
+    rows = [
+        (
+            count(s.shard),
+            s.state,
+            "-" if s.job is None else str(s.job),
+            count(s.videos),
+            count(s.done),
+            count(s.failed),
+            size(s.bytes),
+        )
+        for s in shards
+    ]
+    return table(("shard", "state", "job", "videos", "done", "failed", "bytes"), rows)
 
 
 def thresholds_table(tokens: Mapping[str, int], patches: int) -> str:

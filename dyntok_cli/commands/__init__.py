@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dyntok_cli.commands import config, convert, demo, doctor, encode, inspect, plan, stats, status, verify
+from dyntok_cli.commands import (
+    config,
+    convert,
+    demo,
+    doctor,
+    encode,
+    inspect,
+    logs,
+    plan,
+    stats,
+    status,
+    verify,
+)
 
 # In the order of `dyntok --help`.
 COMMANDS: dict[str, Callable[..., Any]] = {
     "encode": encode.encode,
     "plan": plan.plan,
     "status": status.status,
+    "logs": logs.logs,
     "verify": verify.verify,
     "stats": stats.stats,
     "inspect": inspect.inspect,

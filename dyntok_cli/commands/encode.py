@@ -14,7 +14,7 @@ from dyntok_cli.output import Output
 from dyntok_cli.rendering import encode_text, failures_text
 
 if TYPE_CHECKING:
-    from dyntok.run import EncodeReport
+    from dyntok.run import ArrayJob, EncodeReport
 
 FIRST_FAILURES = 10
 
@@ -36,6 +36,22 @@ def encode(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done, as `plan` does.")
     ] = False,
+    num_jobs: Annotated[
+        int | None,
+        typer.Option("--num-jobs", metavar="N", help="Be one of N jobs that write the store together."),
+    ] = None,
+    job_index: Annotated[
+        int | None,
+        typer.Option("--job-index", metavar="I", help="Which of them, from 0: encode shards I, I + N, ..."),
+    ] = None,
+    metrics_file: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics-file",
+            metavar="PATH.prom",
+            help="Where metrics for Prometheus go, instead of logs/ in the store.",
+        ),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -49,6 +65,7 @@ def encode(
     from dyntok.errors import UsageError
 
     output = Output(json=json, quiet=quiet)
+    job = array_job(num_jobs, job_index)
     if out is None and not dry_run:
         raise UsageError(
             "no --out was given", hint="add `--out DIR`, the folder or URL of the store to write"
@@ -67,9 +84,32 @@ def encode(
 
     with Progress(output) as observer:
         report = run_encode(
-            inputs or [], out, chosen, extend=extend, retry_failed=retry_failed, observer=observer
+            inputs or [],
+            out,
+            chosen,
+            extend=extend,
+            retry_failed=retry_failed,
+            job=job,
+            metrics_file=metrics_file,
+            observer=observer,
         )
     report_encoding(output, report, encode_text(report))
+
+
+def array_job(num_jobs: int | None, job_index: int | None) -> ArrayJob | None:
+    """The job that the flags name. Raises UsageError for one flag without the other, or numbers out of range."""
+    from dyntok.errors import UsageError
+
+    if num_jobs is None and job_index is None:
+        return None
+    if num_jobs is None or job_index is None:
+        raise UsageError(
+            "--num-jobs and --job-index go together",
+            hint="in Slurm: --num-jobs $SLURM_ARRAY_TASK_COUNT --job-index $SLURM_ARRAY_TASK_ID",
+        )
+    from dyntok.run import ArrayJob
+
+    return ArrayJob(job_index, num_jobs)
 
 
 def report_encoding(

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dyntok.corpus.plan import SCHEMA
 from dyntok.records import Grid, Level, PlanEntry, Sample, SampledFrames, SourceRef, VideoRow
 from dyntok.store import (
     CompletionRecord,
@@ -177,33 +178,16 @@ def file_bytes(root: StoreRoot) -> Iterator[tuple[str, bytes]]:
         yield path, root.read_bytes(path)
 
 
-PLAN_SCHEMA = pa.schema(
-    [
-        ("shard", pa.int32()),
-        ("position", pa.int32()),
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("path", pa.string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("size_bytes", pa.int64()),
-        ("fingerprint", pa.string()),
-        ("extra", pa.string()),
-        ("attempt", pa.int16()),
-    ]
-)
-
-
 def write_plan(root: StoreRoot, entries: list[PlanEntry]) -> None:
     rows = [
         {
             name: getattr(entry.ref if name in ("path", "offset", "length") else entry, name)
-            for name in PLAN_SCHEMA.names
+            for name in SCHEMA.names
         }
         for entry in entries
     ]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=PLAN_SCHEMA), sink)
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), sink)
     root.write_atomic("plan.parquet", sink.getvalue().to_pybytes())
 
 

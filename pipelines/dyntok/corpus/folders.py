@@ -14,7 +14,14 @@ from typing import Protocol
 
 from dyntok.corpus import access
 from dyntok.corpus.access import FileStat
-from dyntok.corpus.items import CorpusItem, OnSkip, check_name, has_video_suffix, printable
+from dyntok.corpus.items import (
+    CorpusItem,
+    OnSkip,
+    check_name,
+    has_video_suffix,
+    printable,
+    size_and_etag,
+)
 from dyntok.corpus.pooled import ordered_map
 from dyntok.errors import InputError
 from dyntok.objects import object_info
@@ -245,12 +252,6 @@ def _videos(found: Iterator[Found], by_suffix: bool, on_skip: OnSkip | None) -> 
 
 
 def _item(file: Found) -> CorpusItem:
-    stat = file.stat or access.file_stat(file.path)
+    size, etag = (file.stat.size_bytes, file.stat.etag) if file.stat else size_and_etag(file.path)
     name = printable(file.relative)
-    return CorpusItem(
-        id=name,
-        source=name,
-        ref=SourceRef(file.path),
-        size_bytes=stat.size_bytes if stat else None,
-        etag=stat.etag if stat else None,
-    )
+    return CorpusItem(name, name, SourceRef(file.path), size, etag)

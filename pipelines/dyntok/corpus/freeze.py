@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,7 +15,7 @@ from dyntok.corpus import access
 from dyntok.corpus.compare import plan_table
 from dyntok.corpus.digests import DigestTable, SeenIds, digests_of
 from dyntok.corpus.fingerprints import fingerprint
-from dyntok.corpus.items import CorpusItem, check_id
+from dyntok.corpus.items import CorpusItem, check_id, is_plain_id
 from dyntok.corpus.plan import SCHEMA, Plan
 from dyntok.corpus.pooled import chunks, ordered_map
 from dyntok.corpus.replacing import replacing
@@ -22,6 +23,7 @@ from dyntok.errors import InputError
 from dyntok.records import PlanEntry
 
 ROW_GROUP = 16_384
+_TELL_EVERY = 64
 _MAX_SHARD = 2**31 - 1
 _MAX_ATTEMPT = 2**15 - 1
 _MEND = (
@@ -204,23 +206,30 @@ class _Writer:
         for batch in chunks(rows, ROW_GROUP):
             self._check_ids([row.item for row in batch])
             prints: list[str | None] = []
+            told = 0
             for value in ordered_map(lambda row: fingerprint(row.item, full=full), batch, jobs=jobs):
                 prints.append(value)
-                if self._on_progress:
-                    self._on_progress(1)
+                if self._on_progress and len(prints) % _TELL_EVERY == 0:
+                    self._on_progress(_TELL_EVERY)
+                    told += _TELL_EVERY
+            if self._on_progress and told < len(prints):
+                self._on_progress(len(prints) - told)
             self._write_group(batch, prints)
 
     def _check_ids(self, items: list[CorpusItem]) -> None:
-        first: dict[str, CorpusItem] = {}
+        ids = [item.id for item in items]
         for item in items:
-            check_id(item.id, item.location)
-            if item.id in first:
-                raise _clash(item.id, first[item.id].source, first[item.id].location, item)
-            first[item.id] = item
-        earlier = self._seen.add(digests_of([item.id for item in items]))
-        for item, number in zip(items, earlier.tolist(), strict=True):
-            if number >= 0:
-                raise self._clash_with_written(item, number)
+            if not is_plain_id(item.id):
+                check_id(item.id, item.location)
+        if len(set(ids)) < len(ids):
+            first: dict[str, CorpusItem] = {}
+            for item in items:
+                holder = first.setdefault(item.id, item)
+                if holder is not item:
+                    raise _clash(item.id, holder.source, holder.location, item)
+        earlier = self._seen.add(digests_of(ids))
+        for number in np.flatnonzero(earlier >= 0).tolist():
+            raise self._clash_with_written(items[number], int(earlier[number]))
 
     def _clash_with_written(self, item: CorpusItem, number: int) -> InputError:
         """Read the first holder of a digest back, so that nobody is accused by a digest alone."""

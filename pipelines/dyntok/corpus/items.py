@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
+import stat
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +52,23 @@ class CorpusItem:
         return place
 
 
+def is_local(path: str) -> bool:
+    """Whether a path is no URL."""
+    return "://" not in path or access.url_protocol(path) is None
+
+
+def size_and_etag(path: str) -> tuple[int | None, str | None]:
+    """Of a regular file or an object; size None if there is none, or it cannot be looked at."""
+    if is_local(path):
+        try:
+            status = os.stat(path)  # noqa: PTH116
+        except (OSError, ValueError):
+            return None, None
+        return (status.st_size if stat.S_ISREG(status.st_mode) else None), None
+    found = access.file_stat(path)
+    return (found.size_bytes, found.etag) if found else (None, None)
+
+
 def has_video_suffix(name: str) -> bool:
     """Whether a file name ends like that of a video."""
     return posixpath.splitext(name)[1].lower() in VIDEO_SUFFIXES
@@ -79,8 +98,15 @@ def check_name(path: str) -> None:
         ) from error
 
 
+def is_plain_id(video_id: str) -> bool:
+    """Whether an id passes `check_id` at first sight, as nearly all do."""
+    return 0 < len(video_id) <= MAX_ID_BYTES // 4 and video_id.isprintable() and not video_id.isspace()
+
+
 def check_id(video_id: str, where: str) -> None:
     """Raise `InputError` unless `video_id` is 1 to 1024 bytes of UTF-8 without control characters."""
+    if is_plain_id(video_id):
+        return
     problem = None
     if not video_id.strip():
         problem = "is empty"

@@ -14,15 +14,14 @@ import math
 import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dyntok.corpus import access
-from dyntok.corpus.items import CorpusItem, check_id, printable
+from dyntok.corpus.items import CorpusItem, check_id, is_local, printable, size_and_etag
 from dyntok.corpus.pooled import ordered_map
 from dyntok.errors import InputError
 from dyntok.records import SourceRef
@@ -37,8 +36,16 @@ _PARQUET_ROWS = 1024
 _EXAMPLE = 'each line of a .jsonl manifest looks like {"path": "clips/a.mp4", "id": "a"}'
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+_parse = json.JSONDecoder(parse_constant=lambda _: None).decode
+_as_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
+
+_SIMPLE = frozenset((str, int, bool, type(None)))
+
+_Draft = tuple[str, str, str, str]
+"""Id, source, what opens it, and other columns of an item that was not looked for yet."""
+
+
+class _Row(NamedTuple):
     where: str
     values: Mapping[str, Any]
 
@@ -55,8 +62,8 @@ def list_manifest(path: str) -> Iterator[CorpusItem]:
     rows = {".jsonl": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}[suffix_of(path)]
     try:
         with access.open_binary(path) as file:
-            items = (_item(row, base) for row in rows(file, shown))
-            yield from ordered_map(_with_stat, items, jobs=_STAT_JOBS)
+            drafts = (_draft(row, base) for row in rows(file, shown))
+            yield from ordered_map(_item, drafts, jobs=_STAT_JOBS)
     except access.READ_ERRORS as error:
         raise InputError(
             f"cannot read {shown}: {access.describe(error)}", hint="check the path and its permissions"
@@ -87,7 +94,7 @@ def _json_rows(file: BinaryIO, shown: str) -> Iterator[_Row]:
             continue
         where = f"{shown}, line {number}"
         try:
-            values = json.loads(line, parse_constant=lambda _: None)
+            values = _parse(line)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where} is not JSON: {error}", hint=_EXAMPLE) from error
         if not isinstance(values, dict):
@@ -146,7 +153,7 @@ def _header(names: Iterable[str], shown: str) -> list[str]:
     return header
 
 
-def _item(row: _Row, base: str) -> CorpusItem:
+def _draft(row: _Row, base: str) -> _Draft:
     path = row.values.get("path")
     if not isinstance(path, str) or not path:
         raise InputError(f"{row.where} has no `path`", hint=_EXAMPLE)
@@ -156,7 +163,7 @@ def _item(row: _Row, base: str) -> CorpusItem:
         opened = _resolve(path, base)
     except InputError as error:
         raise InputError(f"{row.where}: {error.message}", hint=error.hint) from error
-    source = printable(access.redact(path))
+    source = printable(path if is_local(path) else access.redact(path))
     video_id = row.values.get("id")
     if video_id is None:
         video_id = _default_id(path, opened, base)
@@ -165,7 +172,7 @@ def _item(row: _Row, base: str) -> CorpusItem:
     elif not isinstance(video_id, str):
         raise InputError(f"{row.where}: `id` is neither text nor an integer", hint=_EXAMPLE)
     check_id(video_id, row.where)
-    return CorpusItem(video_id, source, SourceRef(opened), None, None, _extra(row))
+    return video_id, source, opened, _extra(row)
 
 
 def _is_unicode(text: str) -> bool:
@@ -174,9 +181,9 @@ def _is_unicode(text: str) -> bool:
 
 def _resolve(path: str, base: str) -> str:
     """What opens a path of a manifest in folder `base`. Raises `InputError`."""
-    if access.url_protocol(path) is not None or path.startswith("/"):
+    if path.startswith("/") or not is_local(path):
         return access.canonical(path)
-    if access.url_protocol(base) is None:
+    if is_local(base):
         return os.path.join(base or "/", path.removeprefix("./"))  # noqa: PTH118
     if ".." in path.split("/") or access.is_http(base):
         raise InputError(
@@ -186,18 +193,16 @@ def _resolve(path: str, base: str) -> str:
 
 
 def _default_id(path: str, opened: str, base: str) -> str:
-    if access.url_protocol(path) is None and not path.startswith("/"):
+    if not path.startswith("/") and is_local(path):
         return printable(posixpath.normpath(path))
     shown = access.redact(opened)
     below = access.redact(base).rstrip("/") + "/"
     return printable(shown.removeprefix(below) if shown.startswith(below) else access.redact(path))
 
 
-def _with_stat(item: CorpusItem) -> CorpusItem:
-    stat = access.file_stat(item.ref.path)
-    if stat is None:
-        return item
-    return CorpusItem(item.id, item.source, item.ref, stat.size_bytes, stat.etag, item.extra)
+def _item(draft: _Draft) -> CorpusItem:
+    video_id, source, opened, extra = draft
+    return CorpusItem(video_id, source, SourceRef(opened), *size_and_etag(opened), extra)
 
 
 def _extra(row: _Row) -> str:
@@ -206,8 +211,9 @@ def _extra(row: _Row) -> str:
     if not values:
         return "{}"
     try:
-        text = json.dumps(_plain(values), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-        size = len(text.encode("utf-8"))
+        simple = all(type(value) in _SIMPLE for value in values.values())
+        text = _as_json(values if simple else _plain(values))
+        size = len(text) if text.isascii() else len(text.encode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{row.where}: a column cannot be kept as JSON: {error}", hint="drop it") from error
     if size > _EXTRA_LIMIT:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -109,6 +110,10 @@ class Plan:
         """How many shards there are."""
         return len(self._shard_starts) - 1
 
+    def shard_rows(self) -> npt.NDArray[np.int64]:
+        """How many videos each shard has, in order of the shards."""
+        return np.diff(self._shard_starts)
+
     def shard(self, shard: int) -> list[PlanEntry]:
         """The entries of a shard in order of position. Raises `IndexError` for a shard that is not there."""
         if shard not in self.shard_numbers:
@@ -130,12 +135,17 @@ class Plan:
 
     def latest_attempts(self) -> Iterator[PlanEntry]:
         """One entry an id, in order of the plan: that of the highest attempt. Memory grows with the retries."""
+        attempts = self.retried()
+        return (entry for entry in self.entries() if entry.attempt == attempts.get(entry.id, 1))
+
+    def retried(self) -> dict[str, int]:
+        """The highest attempt of each id that has more than one."""
         attempts: dict[str, int] = {}
         for batch in self.column_batches("id", "attempt"):
             retried = batch.filter(pc.greater(batch["attempt"], 1))
             for video_id, attempt in zip(*(column.to_pylist() for column in retried.columns), strict=True):
                 attempts[video_id] = max(attempt, attempts.get(video_id, 1))
-        return (entry for entry in self.entries() if entry.attempt == attempts.get(entry.id, 1))
+        return attempts
 
     def compare(
         self, items: Iterable[CorpusItem], *, fingerprint_jobs: int = 8, full_fingerprint: bool = False

@@ -1,17 +1,23 @@
-"""Mapping over a stream with threads: bounded look-ahead, order kept."""
+"""Mapping over a stream with threads where they help: bounded look-ahead, order kept."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 _CHUNK = 32
+# A call that takes less gains nothing from threads: they would spend more than that on waiting for the interpreter.
+_QUICK_S = 50e-6
+# A call that takes more waits for a network or a disk, so threads help for certain. In between it is tried out.
+_SLOW_S = 1e-3
+_TRIAL, _SHORT, _LONG = 32, 128, 1024
 
 
 def chunks(items: Iterable[_In], size: int) -> Iterator[list[_In]]:
@@ -22,26 +28,77 @@ def chunks(items: Iterable[_In], size: int) -> Iterator[list[_In]]:
 
 
 def ordered_map(fn: Callable[[_In], _Out], items: Iterable[_In], *, jobs: int) -> Iterator[_Out]:
-    """`map(fn, items)` by `jobs` threads, for calls that wait for disk or network.
+    """`map(fn, items)` by up to `jobs` threads, for calls that may wait for disk or network.
 
-    At most `2 * jobs` chunks of 32 items are under way, so memory does not grow with the stream.
-    An exception of `fn` is raised at its item's place.
+    Threads are taken while they are quicker than calling `fn` here, which is measured from time to time. At most
+    `2 * jobs` chunks of 32 items are under way, so memory does not grow with the stream. An exception of `fn` is raised
+    at its item's place.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
+    mapping = _Mapping(fn, chunks(items, _CHUNK), jobs)
+    while not mapping.exhausted:
+        yield from mapping.here(1)
+        if jobs == 1 or mapping.each_s <= _QUICK_S:
+            continue
+        here_s = mapping.each_s
+        yield from mapping.threads(_TRIAL if here_s < _SLOW_S else None)
+        if mapping.each_s < 0.8 * here_s:
+            yield from mapping.threads(_LONG)
+        else:
+            yield from mapping.here(_SHORT)
 
-    def run(chunk: list[_In]) -> list[_Out]:
-        return [fn(item) for item in chunk]
 
-    pending: deque[Future[list[_Out]]] = deque()
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        try:
-            for chunk in chunks(items, _CHUNK):
-                pending.append(pool.submit(run, chunk))
-                if len(pending) >= 2 * jobs:
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+class _Mapping(Generic[_In, _Out]):
+    """A map in progress. `each_s`: seconds an item took in the last stretch, without what the consumer took."""
+
+    def __init__(self, fn: Callable[[_In], _Out], waiting: Iterator[list[_In]], jobs: int) -> None:
+        self._fn, self._waiting, self._jobs = fn, waiting, jobs
+        self.exhausted = False
+        self.each_s = 0.0
+
+    def here(self, count: int) -> Iterator[_Out]:
+        """The next `count` chunks in this thread."""
+        for chunk in self._next(count):
+            start = time.perf_counter()
+            done = self._run(chunk)
+            self.each_s = (time.perf_counter() - start) / len(chunk)
+            yield from done
+
+    def threads(self, count: int | None) -> Iterator[_Out]:
+        """The next `count` chunks, or all that are left, by threads."""
+        pending: deque[Future[list[_Out]]] = deque()
+        seconds, number = 0.0, 0
+        with ThreadPoolExecutor(max_workers=self._jobs) as pool:
+            try:
+                start = time.perf_counter()
+                for chunk in self._next(count):
+                    pending.append(pool.submit(self._run, chunk))
+                    number += len(chunk)
+                    if len(pending) >= 2 * self._jobs:
+                        done = pending.popleft().result()
+                        seconds += time.perf_counter() - start
+                        yield from done
+                        start = time.perf_counter()
+                while pending:
+                    done = pending.popleft().result()
+                    seconds += time.perf_counter() - start
+                    yield from done
+                    start = time.perf_counter()
+            finally:
+                for future in pending:
+                    future.cancel()
+        self.each_s = seconds / number if number else 0.0
+
+    def _run(self, chunk: list[_In]) -> list[_Out]:
+        return [self._fn(item) for item in chunk]
+
+    def _next(self, count: int | None) -> Iterator[list[_In]]:
+        number = 0
+        while count is None or number < count:
+            chunk = next(self._waiting, None)
+            if chunk is None:
+                self.exhausted = True
+                return
+            number += 1
+            yield chunk

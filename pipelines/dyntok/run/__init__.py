@@ -10,32 +10,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dyntok.run.array import ArrayJob
+    from dyntok.run.completing import finalize
     from dyntok.run.encoding import encode
-    from dyntok.run.forecast import estimate
+    from dyntok.run.forecast import estimate, freeze
+    from dyntok.run.journal import FailedVideo, failed_videos, run_events
     from dyntok.run.progress import RunObserver
     from dyntok.run.repair import repair
     from dyntok.run.reports import EncodeReport, PlanReport, StatusReport
-    from dyntok.run.state import status
+    from dyntok.run.state import StoreWatch, status
 
 _WHERE = {
+    "ArrayJob": "array",
+    "EncodeReport": "reports",
+    "FailedVideo": "journal",
+    "PlanReport": "reports",
+    "RunObserver": "progress",
+    "StatusReport": "reports",
+    "StoreWatch": "state",
     "encode": "encoding",
     "estimate": "forecast",
+    "failed_videos": "journal",
+    "finalize": "completing",
+    "freeze": "forecast",
+    "run_events": "journal",
     "repair": "repair",
     "status": "state",
-    "RunObserver": "progress",
-    "EncodeReport": "reports",
-    "PlanReport": "reports",
-    "StatusReport": "reports",
 }
 
 __all__ = [
+    "ArrayJob",
     "EncodeReport",
+    "FailedVideo",
     "PlanReport",
     "RunObserver",
     "StatusReport",
+    "StoreWatch",
     "encode",
     "estimate",
+    "failed_videos",
+    "finalize",
+    "freeze",
     "repair",
+    "run_events",
     "status",
 ]
 

@@ -56,7 +56,7 @@ class ComputeLoop:
         self._shards: dict[int, ShardProgress] = {}
 
     def run(self) -> None:
-        while (item := self._inbox.get()) is not None:
+        while (item := self._next()) is not None:
             if isinstance(item, ShardBegun):
                 self._shards[item.work.shard] = ShardProgress(item.work)
                 self._advance(item.work.shard, None)
@@ -73,6 +73,10 @@ class ComputeLoop:
                 self._encode(item)
         self._outbox.put(None)
 
+    def _next(self) -> ComputeItem:
+        with self._job.clock.measure("wait"):
+            return self._inbox.get()
+
     def close(self) -> None:
         """Free what unfinished videos hold."""
         for video in self._videos.values():
@@ -83,6 +87,7 @@ class ComputeLoop:
                     outcome.assembly.close()
 
     def _encode(self, batch: FrameBatch) -> None:
+        self._job.observer.queued(self._inbox.waiting(FrameBatch))
         merged = self._merger(batch.images, batch.frames)
         parts, frames = batch.parts, batch.frames
         batch.parts, batch.frames = [], 0
@@ -137,10 +142,14 @@ class ComputeLoop:
         shard = self._shards[number]
         ready: Iterator[Outcome] = iter(()) if outcome is None else shard.push(outcome)
         for item in ready:
-            self._outbox.put(item)
+            self._put(item)
         if shard.complete:
             del self._shards[number]
-            self._outbox.put(ShardComplete(shard.work))
+            self._put(ShardComplete(shard.work))
+
+    def _put(self, item: WriteItem) -> None:
+        with self._job.clock.measure("blocked"):
+            self._outbox.put(item)
 
 
 def sample_meta(entry: PlanEntry, info: VideoInfo, common: dict[str, Any]) -> dict[str, Any]:

@@ -10,17 +10,21 @@ from dyntok.config import EncodeConfig
 from dyntok.corpus import Plan
 from dyntok.errors import StoreError
 from dyntok.records import VideoRow
+from dyntok.run.array import ArrayJob, open_root
 from dyntok.run.executors import chosen
 from dyntok.run.executors.context import RunContext
 from dyntok.run.job import ShardJob
 from dyntok.run.lock import store_lock
-from dyntok.run.outcome import outcome, pending_shards
-from dyntok.run.prepare import agree_on_dataset, agree_on_plan
-from dyntok.run.progress import RunObserver, StageClock
+from dyntok.run.monitor import RunMonitor, check_metrics_file
+from dyntok.run.outcome import Outcome, outcome, share_outcome
+from dyntok.run.prepare import Asked, agree, check_unchanged
+from dyntok.run.progress import ForwardingObserver, RunObserver, StageClock
 from dyntok.run.reports import EncodeReport
-from dyntok.run.runlog import RunLog
+from dyntok.run.runlog import RunLog, named_run, new_run_name
 from dyntok.run.settings import decode_workers, resolve_precision
 from dyntok.run.spool import SpoolBudget
+from dyntok.run.summaries import ShardSummary
+from dyntok.run.survey import Survey, committed, fitting
 from dyntok.store import DatasetInfo, StoreRoot, build_index, save_tensors, write_manifest
 from dyntok.store.names import MARKER_FILE
 from dyntok.video import DecodePool
@@ -34,6 +38,8 @@ def encode(
     *,
     extend: bool = False,
     retry_failed: bool = False,
+    job: ArrayJob | None = None,
+    metrics_file: str | None = None,
     observer: RunObserver | None = None,
 ) -> EncodeReport:
     """Encode videos into the store at `out`; on a store that is there already, go on where it stopped.
@@ -44,6 +50,9 @@ def encode(
         config: what to make and how to run.
         extend: take inputs that the plan does not know into new shards.
         retry_failed: try failed videos again, in new shards.
+        job: encode this job's share of the shards only, beside other jobs; `finalize` completes the store. Inputs are
+            read where no plan is frozen yet; else those of the job's own unfinished shards are held against the plan.
+        metrics_file: where metrics for Prometheus go in place of the store's `logs/`; a local path.
         observer: is told of the progress.
 
     A video that fails does not fail the run; it is counted in the report.
@@ -55,34 +64,47 @@ def encode(
         CheckpointError: the model cannot be loaded.
         StoreError: writing failed; what was committed stays, and the same call resumes.
     """
-    observer = observer or RunObserver()
+    asked = Asked(inputs, resolve_precision(config), extend=extend, retry_failed=retry_failed, job=job)
+    metrics = check_metrics_file(metrics_file) if metrics_file else None
     started = time.perf_counter()
     clock = StageClock()
-    root = StoreRoot.open(out, create=True)
-    with store_lock(root):
+    root = open_root(out, job)
+    name = new_run_name(job)
+    told = observer or RunObserver()
+    with (
+        store_lock(root, job),
+        named_run(name),
+        RunMonitor(root, told, clock, name=name, job=job, metrics_file=metrics) as monitor,
+    ):
         root.clear_scratch()
-        config = resolve_precision(config)
-        spec, info = agree_on_dataset(root, config)
         with clock.measure("plan"):
-            plan = agree_on_plan(
-                root, inputs, config, info, extend=extend, retry_failed=retry_failed, observer=observer
-            )
-        pending = pending_shards(root, plan)
-        before = outcome(root, plan)
-        observer.planned(plan.videos, before.done + before.failed, plan.shards, plan.shards - len(pending))
+            spec, info, plan = agree(root, asked, monitor)
+            share = job.shards(plan.shard_numbers) if job else list(plan.shard_numbers)
+            kept = committed(root, plan, share)
+            pending = sorted(set(share) - {summary.shard for summary in kept})
+            if job and inputs:
+                check_unchanged(root, plan, pending)
+        before = _outcome(plan, share, kept, job)
+        monitor.planned(before.videos, before.done + before.failed, len(share), len(kept))
         if pending:
-            _encode_pending(root, config, spec, info, plan, pending, observer, clock)
-        with clock.measure("finish"):
-            build_index(root, plan.entries())
-            write_manifest(root)
-        after = outcome(root, plan)
+            monitor.remember(kept)
+            monitor.workers(decode_workers(asked.config), 1)
+            _encode_pending(root, asked.config, spec, info, plan, pending, monitor, clock)
+        if job is None:
+            with clock.measure("finish"):
+                build_index(root, plan.entries())
+                write_manifest(root)
+        now = Survey(root, [*kept, *monitor.summaries]).summaries()
+        after = _outcome(
+            plan, share, [s for s in fitting(now, plan) if not job or s.shard in set(share)], job
+        )
     return EncodeReport(
         out=out,
         videos=after.videos,
         done=after.done,
         failed=after.failed,
         already=before.done + before.failed,
-        shards=plan.shards,
+        shards=len(share),
         frames=after.frames,
         patches=after.patches,
         tokens=after.tokens,
@@ -90,7 +112,15 @@ def encode(
         seconds=time.perf_counter() - started,
         stage_seconds=clock.seconds(),
         failures=after.failures,
+        job_index=job.index if job else None,
+        num_jobs=job.count if job else None,
     )
+
+
+def _outcome(
+    plan: Plan, share: Sequence[int], summaries: Sequence[ShardSummary], job: ArrayJob | None
+) -> Outcome:
+    return share_outcome(plan, share, summaries) if job else outcome(plan, summaries)
 
 
 def _encode_pending(
@@ -172,27 +202,22 @@ def save_row_marker(root: StoreRoot, encoder: VisualEncoder) -> None:
         root.write_atomic(MARKER_FILE, save_tensors({"row_marker": ("F32", marker)}))
 
 
-class _LoggingObserver(RunObserver):
+class _LoggingObserver(ForwardingObserver):
     """Passes on to the caller's observer and keeps the log."""
 
     def __init__(self, inner: RunObserver, log: RunLog, clock: StageClock) -> None:
-        self._inner, self._log, self._clock = inner, log, clock
-
-    def model_loaded(self, name: str, device: str) -> None:
-        self._inner.model_loaded(name, device)
+        super().__init__(inner)
+        self._log, self._clock = log, clock
 
     def note(self, text: str) -> None:
         self._log.write("note", text=text)
-        self._inner.note(text)
-
-    def frames(self, frames: int, patches: int, tokens: int) -> None:
-        self._inner.frames(frames, patches, tokens)
+        super().note(text)
 
     def video(self, row: VideoRow) -> None:
         if row.status == "failed":
             self._log.write("failed", id=row.id, error_class=row.error_class, error=row.error)
-        self._inner.video(row)
+        super().video(row)
 
     def shard(self, shard: int, bytes_written: int) -> None:
         self._log.write("shard", shard=shard, bytes=bytes_written, stage_seconds=self._clock.seconds())
-        self._inner.shard(shard, bytes_written)
+        super().shard(shard, bytes_written)

@@ -7,16 +7,20 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from dyntok.config import EncodeConfig
 from dyntok.corpus import Plan, freeze_plan, list_inputs
 from dyntok.errors import VideoError
 from dyntok.run.estimates import expected_bytes, expected_frames, kept_ratio
-from dyntok.run.prepare import packing
+from dyntok.run.lock import store_lock
+from dyntok.run.prepare import Asked, agree, packing
+from dyntok.run.progress import RunObserver
 from dyntok.run.reports import PlanReport
 from dyntok.run.settings import dataset_info, decode_settings, resolve_precision
-from dyntok.store import threshold_name
+from dyntok.store import DatasetInfo, StoreRoot, threshold_name
 from dyntok.video import DecodeSettings, probe_video
-from dyntok.vision import describe_model
+from dyntok.vision import ModelSpec, describe_model
 
 
 def estimate(inputs: Sequence[str], config: EncodeConfig, *, probe: int = 16) -> PlanReport:
@@ -31,16 +35,49 @@ def estimate(inputs: Sequence[str], config: EncodeConfig, *, probe: int = 16) ->
     info = dataset_info(config, spec)
     with tempfile.TemporaryDirectory(prefix="dyntok-plan-") as folder:
         file = Path(folder) / "plan.parquet"
-        summary = freeze_plan(list_inputs(inputs), file, **packing(config, info))
-        plan = Plan.open(file)
-        probed, frames = _frames(plan, config, probe, decode_settings(config, spec))
+        freeze_plan(list_inputs(inputs), file, **packing(config, info))
+        with Plan.open(file) as plan:
+            return _report(plan, config, spec, info, probe)
+
+
+def freeze(
+    inputs: Sequence[str],
+    out: str,
+    config: EncodeConfig,
+    *,
+    extend: bool = False,
+    retry_failed: bool = False,
+    probe: int = 16,
+    observer: RunObserver | None = None,
+) -> PlanReport:
+    """Freeze the plan of the store at `out`, or append to it as `encode` would, and encode nothing: jobs of an array
+    find it there.
+
+    The report is of the whole plan. Raises as `encode` does for inputs, model and store.
+    """
+    asked = Asked(inputs, resolve_precision(config), extend=extend, retry_failed=retry_failed)
+    root = StoreRoot.open(out, create=True)
+    with store_lock(root):
+        root.clear_scratch()
+        spec, info, plan = agree(root, asked, observer or RunObserver())
+        with plan:
+            return _report(plan, asked.config, spec, info, probe)
+
+
+def _report(plan: Plan, config: EncodeConfig, spec: ModelSpec, info: DatasetInfo, probe: int) -> PlanReport:
+    probed, frames = _frames(plan, config, probe, decode_settings(config, spec))
     patches = frames * info.grid.patches
     size = (info.grid.patches, info.token_dim, info.dtype)
+    input_bytes = unreadable = 0
+    for batch in plan.column_batches("size_bytes", "fingerprint", "attempt"):
+        first = batch.filter(pc.equal(batch["attempt"], 1))
+        input_bytes += pc.sum(first["size_bytes"], min_count=0).as_py()
+        unreadable += first["fingerprint"].null_count
     return PlanReport(
-        videos=summary.videos,
-        unreadable=summary.unreadable,
-        input_bytes=summary.size_bytes,
-        shards=summary.shards,
+        videos=plan.videos,
+        unreadable=unreadable,
+        input_bytes=input_bytes,
+        shards=plan.shards,
         frames=frames,
         patches=patches,
         probed=probed,

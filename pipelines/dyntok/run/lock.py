@@ -1,60 +1,203 @@
-"""One writer at a time."""
+"""Who may write to a local store: one whole run, or the jobs of one array, each index once.
+
+A whole run holds `.lock` alone. A job shares it with the other jobs and holds a file of its own, `.tmp/<job>.lock`,
+alone; `.tmp/jobs.lock` lets jobs in one by one. The kernel frees every lock when its process dies, however it dies.
+
+Object stores have no locks: there, two writers of one store waste work, and since both write the same bytes and the
+record comes last, do no harm.
+"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
 
 from dyntok.errors import StoreError, StoreLockedError
+from dyntok.run.array import ArrayJob
 from dyntok.store import StoreRoot
-from dyntok.store.names import LOCK_FILE
+from dyntok.store.names import LOCK_FILE, SCRATCH_FOLDER
 
 try:
     import fcntl
 except ImportError:  # Windows has no advisory locks of this kind
     fcntl = None  # type: ignore[assignment]
 
+# `status` looks whether a lock is held by taking it for a moment; a writer must not give up on that.
+PATIENCE_S = 1.0
+_POLL_S = 0.05
+_PLAN_POLL_S = 0.2
+_JOB_LOCK = re.compile(r"job-(\d+)-of-(\d+)\.lock")
+
+
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """Who holds locks of a store now: a whole run, or some jobs of an array."""
+
+    whole: bool = False
+    jobs: tuple[ArrayJob, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.whole or bool(self.jobs)
+
+    def __str__(self) -> str:
+        """`job 3 of 16 is writing`."""
+        if self.whole or not self.jobs:
+            return "another process is writing"
+        if len(self.jobs) == 1:
+            return f"{self.jobs[0]} is writing"
+        return f"jobs {numbers(job.index for job in self.jobs)} of {self.jobs[0].count} are writing"
+
+
+def numbers(values: Iterable[int], most: int = 20) -> str:
+    """`1, 2, 3`, cut after `most`."""
+    listed = list(values)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(map(str, listed[:most])) + more
+
 
 @contextmanager
-def store_lock(root: StoreRoot) -> Iterator[None]:
-    """Hold the store's lock. The kernel frees it when the process dies, however it dies.
-
-    Object stores have no locks: there, two writers of one store waste work, and since both write the same bytes and
-    the record comes last, do no harm.
+def store_lock(root: StoreRoot, job: ArrayJob | None = None) -> Iterator[None]:
+    """Hold the store for a whole run, or for one job of an array.
 
     Raises:
-        StoreLockedError: another process writes to this store.
+        StoreLockedError: a whole run, the same job, or (for a whole run) any job writes to this store, or jobs of an
+            array of another size do.
     """
-    path = root.local_path(LOCK_FILE)
-    if path is None or fcntl is None:
+    if root.local_path(LOCK_FILE) is None or fcntl is None:
         yield
         return
-    try:
-        handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 - held over the yield
-    except OSError as error:
-        raise StoreError(f"cannot write to {root.url}: {error.strerror}") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise StoreError(f"cannot lock {path}: {error.strerror}") from error
-            raise StoreLockedError(
-                f"another process is writing to {root.url}",
-                hint="wait for it, or stop it; `dyntok status` shows how far it is",
-            ) from error
+    with _opened(root, LOCK_FILE) as whole:
+        if job is None:
+            if not _take(whole, fcntl.LOCK_EX):
+                raise _refused(root, writers(root))
+            yield
+            return
+        if not _take(whole, fcntl.LOCK_SH):
+            raise _refused(root, Writers(whole=True))
+        with _job_lock(root, job):
+            yield
+
+
+@contextmanager
+def _job_lock(root: StoreRoot, job: ArrayJob) -> Iterator[None]:
+    folder = _scratch(root)
+    with _opened(root, f"{SCRATCH_FOLDER}/{job.name}.lock") as own:
+        with _opened(root, f"{SCRATCH_FOLDER}/jobs.lock") as door:
+            # Jobs pass the door in milliseconds.
+            if not _take(door, fcntl.LOCK_EX, patience_s=60.0):
+                raise StoreError(f"cannot lock {folder / 'jobs.lock'}: another job holds it for a minute")
+            others = [other for other in _live_jobs(folder) if other.count != job.count]
+            if others:
+                raise StoreLockedError(
+                    f"{Writers(jobs=tuple(others))} to {root.url}; {job} would do some of their work again",
+                    hint="wait for the other array, or use its --num-jobs",
+                )
+            if not _take(own, fcntl.LOCK_EX):
+                raise _refused(root, Writers(jobs=(job,)))
         yield
+
+
+@contextmanager
+def plan_lock(root: StoreRoot, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the right to freeze the plan among the jobs of an array; waits for it, and says so once."""
+    if root.local_path(LOCK_FILE) is None or fcntl is None:
+        yield
+        return
+    _scratch(root)
+    with _opened(root, f"{SCRATCH_FOLDER}/plan.lock") as handle:
+        if not _take(handle, fcntl.LOCK_EX, patience_s=0.0):
+            on_wait("another job is making the plan")
+            while not _take(handle, fcntl.LOCK_EX, patience_s=0.0):
+                time.sleep(_PLAN_POLL_S)
+        yield
+
+
+def writers(root: StoreRoot) -> Writers:
+    """Who writes to the store now; nobody can be seen on object stores."""
+    path = root.local_path(LOCK_FILE)
+    if path is None or fcntl is None:
+        return Writers()
+    return Writers(_is_held(path), tuple(_live_jobs(path.parent / SCRATCH_FOLDER)))
 
 
 def is_locked(root: StoreRoot) -> bool:
-    """Whether a process holds the lock now; always False on object stores."""
-    path = root.local_path(LOCK_FILE)
-    if path is None or fcntl is None or not path.exists():
+    """Whether a process holds a lock of the store now; always False on object stores."""
+    return bool(writers(root))
+
+
+def _live_jobs(folder: Path) -> list[ArrayJob]:
+    """Jobs whose lock is held, rising."""
+    found: list[ArrayJob] = []
+    with suppress(OSError):  # a whole run may be clearing the folder
+        for path in folder.iterdir():
+            match = _JOB_LOCK.fullmatch(path.name)
+            if match and _is_held(path):
+                found.append(ArrayJob(int(match[1]), int(match[2])))
+    return sorted(found)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process holds the file's lock alone."""
+    try:
+        handle = open(path, encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError:
         return False
-    with open(path, encoding="utf-8") as handle:
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True
     return False
+
+
+@contextmanager
+def _opened(root: StoreRoot, name: str) -> Iterator[TextIO]:
+    path = root.local_path(name)
+    if path is None:
+        raise ValueError(f"{root.url} has no files to lock")
+    try:
+        # Over NFS, sharing a lock needs the right to read and holding it alone that to write.
+        handle = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise StoreError(f"cannot write to {root.url}: {error.strerror}") from error
+    with handle:
+        yield handle
+
+
+def _take(handle: TextIO, how: int, patience_s: float = PATIENCE_S) -> bool:
+    """Lock an open file; False if others hold it for so long."""
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise StoreError(f"cannot lock {handle.name}: {error.strerror}") from error
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_POLL_S)
+
+
+def _scratch(root: StoreRoot) -> Path:
+    folder = root.local_path(SCRATCH_FOLDER)
+    if folder is None:
+        raise ValueError(f"{root.url} has no local scratch folder")
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write to {root.url}: {error.strerror}") from error
+    return folder
+
+
+def _refused(root: StoreRoot, holders: Writers) -> StoreLockedError:
+    return StoreLockedError(
+        f"{holders} to {root.url}",
+        hint="wait for it, or stop it; `dyntok status` shows how far it is",
+    )

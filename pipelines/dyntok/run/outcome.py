@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dyntok.corpus import Plan
 from dyntok.records import VideoRow
 from dyntok.run.reports import MAX_FAILURES
-from dyntok.store import CompletionRecord, StoreRoot, iter_records, plan_digest
+from dyntok.run.summaries import ShardSummary, latest_failures
+from dyntok.run.survey import Survey
+from dyntok.store import StoreRoot
 from dyntok.store.names import PLAN_FILE
 
 
@@ -35,47 +37,40 @@ def open_plan(root: StoreRoot) -> Plan:
     return Plan.open(local if local is not None else root.open_read(PLAN_FILE))
 
 
-def pending_shards(root: StoreRoot, plan: Plan) -> list[int]:
-    """Shards without a valid completion record for their rows of the plan."""
-    return [
-        shard
-        for shard in plan.shard_numbers
-        if CompletionRecord.load(root, shard, plan_digest(plan.shard(shard))) is None
-    ]
-
-
 def failed_rows(root: StoreRoot) -> dict[str, VideoRow]:
     """Videos whose latest attempt failed, by id."""
-    failed: dict[str, VideoRow] = {}
-    for record in iter_records(root):
-        _track_failures(failed, record.videos)
-    return failed
+    return {key: row for key, (_, row) in latest_failures(Survey(root).summaries()).items()}
 
 
-def outcome(root: StoreRoot, plan: Plan) -> Outcome:
-    """Read every completion record; a retried video counts once, as its latest attempt ended."""
-    total = Outcome(videos=plan.videos)
-    failed: dict[str, VideoRow] = {}
+def outcome(plan: Plan, summaries: Sequence[ShardSummary]) -> Outcome:
+    """Totals of a whole store; a retried video counts once, as its latest attempt ended."""
+    failed = [row for _, row in latest_failures(summaries).values()]
+    return _totals(plan.videos, summaries, failed)
+
+
+def share_outcome(plan: Plan, shards: Sequence[int], summaries: Sequence[ShardSummary]) -> Outcome:
+    """Totals of some shards of a plan, such as a job's. A video that the plan tries again later does not count here."""
+    retried = plan.retried()
+    rows = plan.shard_rows()
+    videos = sum(int(rows[shard - plan.shard_numbers.start]) for shard in shards)
+    if retried:
+        entries = (entry for shard in shards for entry in plan.shard(shard))
+        videos -= sum(retried.get(entry.id, 1) != entry.attempt for entry in entries)
+    failed = [row for s in summaries for row in s.failed if retried.get(row.id, 1) == row.attempt]
+    return _totals(videos, summaries, failed)
+
+
+def _totals(videos: int, summaries: Iterable[ShardSummary], failed: Sequence[VideoRow]) -> Outcome:
+    total = Outcome(videos=videos, failed=len(failed))
     tokens: Counter[str] = Counter()
-    for record in iter_records(root):
+    for summary in summaries:
         total.shards_done += 1
-        total.bytes += sum(file.bytes for file in record.files)
-        _track_failures(failed, record.videos)
-        for row in record.done:
-            total.done += 1
-            total.frames += row.frames
-            total.patches += row.patches
-            tokens.update(row.tokens)
-    total.failed = len(failed)
+        total.bytes += summary.nbytes
+        total.done += summary.done
+        total.frames += summary.frames
+        total.patches += summary.patches
+        tokens.update(summary.tokens)
     total.tokens = dict(sorted(tokens.items()))
-    total.error_classes = dict(Counter(row.error_class for row in failed.values()).most_common())
-    total.failures = tuple(failed.values())[:MAX_FAILURES]
+    total.error_classes = dict(Counter(row.error_class for row in failed).most_common())
+    total.failures = tuple(failed[:MAX_FAILURES])
     return total
-
-
-def _track_failures(failed: dict[str, VideoRow], rows: Iterable[VideoRow]) -> None:
-    for row in rows:
-        if row.status == "failed":
-            failed[row.id] = row
-        else:
-            failed.pop(row.id, None)

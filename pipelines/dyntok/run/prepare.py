@@ -2,51 +2,106 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from dyntok.config import OPERATIONAL, EncodeConfig
-from dyntok.corpus import CorpusItem, Plan, PlanDifference, append_entries, freeze_plan, list_inputs
-from dyntok.errors import InputError, StoreMismatchError
+from dyntok.corpus import (
+    CorpusItem,
+    Plan,
+    PlanDifference,
+    append_entries,
+    fingerprint_like,
+    freeze_plan,
+    list_inputs,
+)
+from dyntok.corpus.pooled import ordered_map
+from dyntok.errors import InputError, StoreMismatchError, UsageError
 from dyntok.records import PlanEntry, VideoRow
+from dyntok.run.array import ArrayJob
 from dyntok.run.estimates import expected_bytes, expected_frames
+from dyntok.run.lock import plan_lock
 from dyntok.run.outcome import failed_rows, open_plan
 from dyntok.run.progress import RunObserver
 from dyntok.run.settings import dataset_info, differences
 from dyntok.store import DatasetInfo, StoreRoot
+from dyntok.store.claims import claim_bytes, claim_file
 from dyntok.store.names import DATASET_FILE, MANIFEST_FILE, PLAN_FILE
 from dyntok.vision import ModelSpec, describe_model
 
+FINGERPRINT_JOBS = 8
 
-def agree_on_dataset(root: StoreRoot, config: EncodeConfig) -> tuple[ModelSpec, DatasetInfo]:
-    """The model's description, and what `dataset.json` says or will say.
 
-    Without a plan there is nothing yet that other settings could spoil, so `dataset.json` is written with the plan.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a call of `encode` or `plan` wants of the plan.
+
+    `job`: one job of an array takes the plan as it is, or freezes it with the others. `extend` and `retry_failed`
+    append to it, which only a whole run may.
+    """
+
+    inputs: Sequence[str]
+    config: EncodeConfig
+    extend: bool = False
+    retry_failed: bool = False
+    job: ArrayJob | None = None
+
+    def __post_init__(self) -> None:
+        if self.job is not None and (self.extend or self.retry_failed):
+            raise UsageError(
+                "a job of an array cannot change the plan",
+                hint="first `dyntok plan INPUT --out STORE --extend` (or --retry-failed), then start the jobs",
+            )
+
+
+def agree(root: StoreRoot, asked: Asked, observer: RunObserver) -> tuple[ModelSpec, DatasetInfo, Plan]:
+    """The model's description, what `dataset.json` says, and the frozen plan; the caller holds the store's lock.
+
+    However many jobs come here at one moment, they leave with the same plan.
 
     Raises:
-        StoreMismatchError: the folder holds something else, or a store of other settings; every setting that
-            differs is named.
+        InputError: there are no inputs and no plan.
+        StoreMismatchError: the folder holds something else, or a store of other settings or inputs.
     """
-    if not root.exists(DATASET_FILE):
-        others = [path for path in root.list() if not path.startswith((".", "logs/"))]
-        if others:
-            raise StoreMismatchError(
-                f"{root.url} is not empty and holds no store (for example {others[0]})",
-                hint="give --out a new folder",
-            )
+    config = asked.config
+    _refuse_foreign(root)
     spec = describe_model(config.model, space=config.space, revision=config.revision)
-    info = dataset_info(config, spec)
-    if not root.exists(PLAN_FILE):
-        return spec, info
+    wanted = dataset_info(config, spec)
+    if root.exists(PLAN_FILE):
+        info = _agreed_dataset(root, wanted)
+        plan = open_plan(root)
+        return spec, info, plan if asked.job else _kept_or_grown(root, plan, asked, info, observer)
+    with plan_lock(root, observer.waiting) if asked.job else nullcontext():
+        if not root.exists(PLAN_FILE):
+            _freeze(root, asked, wanted, observer)
+        return spec, _agreed_dataset(root, wanted), open_plan(root)
+
+
+def _refuse_foreign(root: StoreRoot) -> None:
+    if root.exists(DATASET_FILE):
+        return
+    others = [path for path in root.list() if not path.startswith((".", "logs/"))]
+    # Another job may have begun to freeze the plan while this one looked.
+    if others and not root.exists(DATASET_FILE):
+        raise StoreMismatchError(
+            f"{root.url} is not empty and holds no store (for example {others[0]})",
+            hint="give --out a new folder",
+        )
+
+
+def _agreed_dataset(root: StoreRoot, wanted: DatasetInfo) -> DatasetInfo:
     stored = DatasetInfo.load(root)
-    if stored.config_hash != info.config_hash:
-        changed = differences(_content(stored), _content(info))
+    if stored.config_hash != wanted.config_hash:
+        changed = differences(_content(stored), _content(wanted))
         raise StoreMismatchError(
             f"{root.url} was made with other settings: {'; '.join(changed) or 'an older dyntok'}",
             hint="repeat the settings of its dataset.json, or give another --out",
         )
-    return spec, stored
+    return stored
 
 
 def _content(info: DatasetInfo) -> dict[str, Any]:
@@ -54,40 +109,51 @@ def _content(info: DatasetInfo) -> dict[str, Any]:
     return {**settings, "model fingerprint": info.model.get("fingerprint")}
 
 
-def agree_on_plan(
-    root: StoreRoot,
-    inputs: Sequence[str],
-    config: EncodeConfig,
-    info: DatasetInfo,
-    *,
-    extend: bool,
-    retry_failed: bool,
-    observer: RunObserver,
-) -> Plan:
-    """Freeze the plan, or hold the inputs against the one that is frozen and append to it if asked.
+def _freeze(root: StoreRoot, asked: Asked, info: DatasetInfo, observer: RunObserver) -> None:
+    """Make the plan, and put it in place unless another process was first.
 
-    Raises:
-        InputError: there are no inputs and no plan.
-        StoreMismatchError: inputs changed, or there are new ones without `extend`.
+    Without a plan there is nothing yet that other settings could spoil, so `dataset.json` is written with it. On a
+    local store the lock keeps others away; on an object store the first `dataset.json` and the first plan count.
     """
-    if not root.exists(PLAN_FILE):
-        if not inputs:
-            raise InputError(
-                f"{root.url} has no plan yet and no inputs were given", hint="give INPUT arguments"
-            )
-        frozen = root.scratch_dir() / "plan.parquet"
-        listed = list_inputs(inputs, on_skip=observer.skipped)
-        freeze_plan(listed, frozen, on_progress=_added_up(observer), **packing(config, info))
-        info.save(root)
-        root.commit_file(frozen, PLAN_FILE)
-        return open_plan(root)
-    plan = open_plan(root)
-    failed = failed_rows(root) if retry_failed else {}
+    if not asked.inputs:
+        raise InputError(f"{root.url} has no plan yet and no inputs were given", hint="give INPUT arguments")
+    frozen = root.scratch_dir() / f"{uuid.uuid4().hex}.plan"
+    try:
+        listed = list_inputs(asked.inputs, on_skip=observer.skipped)
+        freeze_plan(listed, frozen, on_progress=_added_up(observer), **packing(asked.config, info))
+        if root.is_local:
+            info.save(root)
+        elif not claim_bytes(root, info.to_bytes(), DATASET_FILE):
+            _check_claim(root, info)
+        claim_file(root, frozen, PLAN_FILE)
+    finally:
+        with suppress(OSError):
+            frozen.unlink(missing_ok=True)
+
+
+def _check_claim(root: StoreRoot, info: DatasetInfo) -> None:
+    try:
+        _agreed_dataset(root, info)
+    except StoreMismatchError as error:
+        if root.exists(PLAN_FILE):
+            raise
+        raise StoreMismatchError(
+            error.message,
+            hint=f"no plan was frozen with them yet: if no other run is starting, remove {root.where(DATASET_FILE)}",
+        ) from error
+
+
+def _kept_or_grown(
+    root: StoreRoot, plan: Plan, asked: Asked, info: DatasetInfo, observer: RunObserver
+) -> Plan:
+    """Hold the inputs against the frozen plan, and append to it if asked."""
+    config = asked.config
+    failed = failed_rows(root) if asked.retry_failed else {}
     new = 0
-    if inputs:
-        listed = list_inputs(inputs, on_skip=observer.skipped)
+    if asked.inputs:
+        listed = list_inputs(asked.inputs, on_skip=observer.skipped)
         difference = plan.compare(listed, full_fingerprint=config.full_fingerprint)
-        check_difference(root, difference, extend, failed)
+        check_difference(root, difference, asked.extend, failed)
         new = difference.new_count
     if not new and not failed:
         return plan
@@ -95,7 +161,7 @@ def agree_on_plan(
     if failed:
         additions.append(entry for entry in plan.latest_attempts() if entry.id in failed)
     if new:
-        additions.append(list_inputs(inputs))
+        additions.append(list_inputs(asked.inputs))
     appended = root.scratch_dir() / "plan.parquet"
     append_entries(
         plan, chain(*additions), appended, on_progress=_added_up(observer), **packing(config, info)
@@ -105,6 +171,24 @@ def agree_on_plan(
     root.remove(MANIFEST_FILE)
     root.commit_file(appended, PLAN_FILE)
     return open_plan(root)
+
+
+def check_unchanged(root: StoreRoot, plan: Plan, shards: Sequence[int]) -> None:
+    """Hold the inputs of some shards against their fingerprints; those that cannot be read end as failed, later.
+
+    Raises StoreMismatchError for the first input with another content.
+    """
+    entries = (entry for shard in shards for entry in plan.shard(shard) if entry.fingerprint is not None)
+    for entry, now in ordered_map(_now, entries, jobs=FINGERPRINT_JOBS):
+        if now is not None and now != entry.fingerprint:
+            raise StoreMismatchError(
+                f"{entry.source} is not the input that {root.url} was planned with",
+                hint="restore the file, or encode into another --out",
+            )
+
+
+def _now(entry: PlanEntry) -> tuple[PlanEntry, str | None]:
+    return entry, fingerprint_like(entry.ref, entry.fingerprint or "")
 
 
 def check_difference(

@@ -22,8 +22,17 @@ class RunObserver:
     def skipped(self, name: str, reason: str) -> None:
         """A file of a folder was passed over: `hidden`, `suffix`, `special` (no regular file) or `loop`."""
 
+    def waiting(self, reason: str) -> None:
+        """The run cannot go on before another process has done something."""
+
     def planned(self, videos: int, videos_done: int, shards: int, shards_done: int) -> None:
-        """The plan is frozen; what earlier runs did is counted as done."""
+        """The plan is frozen; what earlier runs did is counted as done. A job of an array counts its own share."""
+
+    def workers(self, decode_processes: int, devices: int) -> None:
+        """So many decode processes and devices work now; told anew when their number changes."""
+
+    def queued(self, batches: int) -> None:
+        """A device took a batch, and so many more were waiting for it."""
 
     def frames(self, frames: int, patches: int, tokens: int) -> None:
         """A batch of so many frames went through the model."""
@@ -44,8 +53,59 @@ class RunObserver:
         """A shard was committed."""
 
 
+class ForwardingObserver(RunObserver):
+    """Passes everything on to another observer; subclasses add what they do themselves."""
+
+    def __init__(self, inner: RunObserver) -> None:
+        self._inner = inner
+
+    def model_loaded(self, name: str, device: str) -> None:
+        self._inner.model_loaded(name, device)
+
+    def listing(self, videos: int) -> None:
+        self._inner.listing(videos)
+
+    def skipped(self, name: str, reason: str) -> None:
+        self._inner.skipped(name, reason)
+
+    def waiting(self, reason: str) -> None:
+        self._inner.waiting(reason)
+
+    def planned(self, videos: int, videos_done: int, shards: int, shards_done: int) -> None:
+        self._inner.planned(videos, videos_done, shards, shards_done)
+
+    def workers(self, decode_processes: int, devices: int) -> None:
+        self._inner.workers(decode_processes, devices)
+
+    def queued(self, batches: int) -> None:
+        self._inner.queued(batches)
+
+    def note(self, text: str) -> None:
+        self._inner.note(text)
+
+    def begun(self, entry: PlanEntry) -> None:
+        self._inner.begun(entry)
+
+    def encoded(self, entry: PlanEntry) -> None:
+        self._inner.encoded(entry)
+
+    def frames(self, frames: int, patches: int, tokens: int) -> None:
+        self._inner.frames(frames, patches, tokens)
+
+    def video(self, row: VideoRow) -> None:
+        self._inner.video(row)
+
+    def shard(self, shard: int, bytes_written: int) -> None:
+        self._inner.shard(shard, bytes_written)
+
+
 class StageClock:
-    """Seconds by stage, added up over threads and processes."""
+    """Seconds by stage, added up over threads and processes.
+
+    `index`, `decode` and `resize` are CPU seconds of decode processes; `plan`, `load` and `finish` wall seconds of the
+    run. A device's thread is always in one of `wait` (for frames), `model`, `merge`, `collect` and `blocked` (by the
+    writer); the writer's works in `write` and `commit`.
+    """
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}

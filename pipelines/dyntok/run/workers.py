@@ -60,6 +60,11 @@ class Channel(Generic[T]):
             except queue.Empty:
                 continue
 
+    def waiting(self, kind: type) -> int:
+        """How many items of a kind wait now."""
+        with self._queue.mutex:
+            return sum(isinstance(item, kind) for item in self._queue.queue)
+
 
 def start_thread(name: str, state: RunState, body: Callable[[], None]) -> threading.Thread:
     """Run `body` in a thread; what it raises becomes the run's error."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -21,10 +23,11 @@ from dyntok.store.names import (
     shard_of_record,
 )
 from dyntok.store.root import StoreRoot
-from dyntok.store.signed import canonical_json, files_from_json, files_json, sign
+from dyntok.store.signed import files_from_json, files_json, sign
 
-_MAX_BYTES = 2**30
+MAX_RECORD_BYTES = 2**30
 _RECORDS_AT_ONCE = 16
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
 _ROW_TYPES: dict[str, type | tuple[type, ...]] = {
     "id": str,
     "key": str,
@@ -45,6 +48,12 @@ _ROW_TYPES: dict[str, type | tuple[type, ...]] = {
     "checksum": str,
 }
 _OPTIONAL = {"checksum": ""}
+# Records are written with sorted keys, and JSON knows few types: nearly every row has one of these shapes.
+_ROW_NAMES = tuple(sorted(_ROW_TYPES))
+_ROW_SHAPES = frozenset(
+    tuple(seconds if name == "seconds" else _ROW_TYPES[name] for name in _ROW_NAMES)
+    for seconds in (int, float)
+)
 DONE, FAILED, PENDING = "done", "failed", "pending"
 
 
@@ -97,7 +106,7 @@ class CompletionRecord:
 
         Raises StoreVersionError for a record of a newer format, and StoreError where reading fails.
         """
-        data = root.read_if_there(record_path(shard), _MAX_BYTES)
+        data = root.read_if_there(record_path(shard), MAX_RECORD_BYTES)
         if data is None:
             return None
         try:
@@ -110,12 +119,16 @@ class CompletionRecord:
     def load_strict(cls, root: StoreRoot, shard: int) -> CompletionRecord:
         """The record of a shard. Raises DamageError if it is torn or damaged, StoreError if it is missing."""
         path = record_path(shard)
-        return cls.from_bytes(root.read_bytes(path, _MAX_BYTES), shard, root.where(path))
+        return cls.from_bytes(root.read_bytes(path, MAX_RECORD_BYTES), shard, root.where(path))
 
     @classmethod
     def from_bytes(cls, data: bytes, shard: int, where: str) -> CompletionRecord:
-        """The record of a shard from its file's content. Raises DamageError, naming `where`."""
-        content = unsign_versioned(data, where)
+        """The record of a shard from its file's content. Raises DamageError if it is torn or damaged."""
+        return cls.from_content(parse_record(data, where), shard, where)
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any], shard: int, where: str) -> CompletionRecord:
+        """The record of a shard from what `parse_record` gave. Raises DamageError."""
         try:
             record = cls(
                 shard=content["shard"],
@@ -129,13 +142,23 @@ class CompletionRecord:
         return record
 
 
+def parse_record(data: bytes, where: str) -> dict[str, Any]:
+    """A record's JSON, whole and of this format, its fields not looked at. Raises DamageError, StoreVersionError."""
+    return unsign_versioned(data, where)
+
+
 def plan_digest(entries: Iterable[PlanEntry]) -> str:
     """sha256 (hex) of a shard's plan rows, in order. Where the bytes lie (`ref`) does not count."""
     sha = hashlib.sha256()
     for entry in entries:
-        row = [entry.shard, entry.position, entry.id, entry.source]
-        row += [entry.size_bytes, entry.fingerprint, entry.extra, entry.attempt]
-        sha.update(canonical_json(row) + b"\n")
+        # Canonical JSON of a list, spelt out: this runs for every video whenever a run starts.
+        size = "null" if entry.size_bytes is None else entry.size_bytes
+        print_ = "null" if entry.fingerprint is None else _quoted(entry.fingerprint)
+        row = (
+            f"[{entry.shard},{entry.position},{_quoted(entry.id)},{_quoted(entry.source)},"
+            f"{size},{print_},{_quoted(entry.extra)},{entry.attempt}]\n"
+        )
+        sha.update(row.encode())
     return sha.hexdigest()
 
 
@@ -175,6 +198,15 @@ def load_records(root: StoreRoot, shards: Iterable[int]) -> Iterator[tuple[int, 
                 record.cancel()
 
 
+def iter_files(root: StoreRoot) -> Iterator[tuple[int, tuple[FileDigest, ...]]]:
+    """Shard and data files of every record whose digest fits, by shard; its rows are not looked at."""
+    for shard in completed_shards(root):
+        where = root.where(record_path(shard))
+        with suppress(DamageError):
+            content = parse_record(root.read_bytes(record_path(shard), MAX_RECORD_BYTES), where)
+            yield shard, CompletionRecord.from_content({**content, "videos": []}, shard, where).files
+
+
 def failed_row(entry: PlanEntry, key: str, error_class: str, error: str) -> VideoRow:
     """The row of a video that could not be encoded."""
     return VideoRow(
@@ -194,6 +226,8 @@ def _row_json(row: VideoRow) -> dict[str, Any]:
 
 
 def _row_from_json(content: dict[str, Any]) -> VideoRow:
+    if tuple(content) == _ROW_NAMES and tuple(map(type, content.values())) in _ROW_SHAPES:
+        return VideoRow(**content)
     content = _OPTIONAL | content
     if content.keys() != _ROW_TYPES.keys():
         raise ValueError("a video's row has other fields")

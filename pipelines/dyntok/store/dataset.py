@@ -10,7 +10,7 @@ from dyntok.errors import DamageError, StoreError, StoreVersionError
 from dyntok.records import Grid
 from dyntok.store.names import DATASET_FILE, FORMAT_VERSION
 from dyntok.store.root import StoreRoot
-from dyntok.store.signed import DIGEST_KEY, content_digest, sign, unsign
+from dyntok.store.signed import DIGEST_KEY, content_digest, sign, unsign, unsign_compact
 
 SHARD_FORMATS = ("webdataset", "zarr")
 LAYOUTS = ("nested", "explicit")
@@ -95,9 +95,13 @@ class DatasetInfo:
             "software": self.software,
         }
 
+    def to_bytes(self) -> bytes:
+        """The content of `dataset.json`."""
+        return sign(self.to_json(), indent=2)
+
     def save(self, root: StoreRoot) -> None:
         """Write `dataset.json`."""
-        root.write_atomic(DATASET_FILE, sign(self.to_json(), indent=2))
+        root.write_atomic(DATASET_FILE, self.to_bytes())
 
     @classmethod
     def load(cls, root: StoreRoot) -> DatasetInfo:
@@ -149,6 +153,9 @@ def unsign_versioned(data: bytes, where: str, *, indent: int | None = None) -> d
 
     Raises StoreVersionError or DamageError.
     """
+    intact = unsign_compact(data) if indent is None else None
+    if intact is not None and intact.get("format_version") == FORMAT_VERSION:
+        return intact
     try:
         content = json.loads(data)
         version = content["format_version"]

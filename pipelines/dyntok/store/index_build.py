@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from dyntok.store.names import INDEX_FILE, sample_key
 from dyntok.store.root import StoreRoot, explain_os_error
 
 GROUP_ROWS = 2**16
+
+_Values = tuple[Any, ...]
 
 
 def build_index(root: StoreRoot, entries: Iterable[PlanEntry]) -> None:
@@ -57,29 +60,35 @@ def index_batches(
 
 def _spool_rows(
     root: StoreRoot, entries: Iterable[PlanEntry], schema: pa.Schema, spool: Path
-) -> dict[int, dict[str, Any]]:
+) -> dict[int, _Values]:
     """Rows of all first attempts into a temporary file; returns what later attempts put in their places."""
     unfinished: dict[str, int] = {}
-    newer: dict[int, dict[str, Any]] = {}
-    rows: list[dict[str, Any]] = []
+    newer: dict[int, _Values] = {}
+    rows: list[_Values] = []
     count = 0
+    values_of = _row_values(schema)
     with pa.OSFile(str(spool), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for entry, row in _outcomes(root, entries):
-            values = _index_row(entry, row, schema)
             if entry.attempt > 1 and entry.id in unfinished:
                 if row is not None:
-                    newer[unfinished[entry.id]] = values
+                    newer[unfinished[entry.id]] = values_of(entry, row)
                 continue
             if row is None or row.status != DONE:
                 unfinished[entry.id] = count
-            rows.append(values)
+            rows.append(values_of(entry, row))
             count += 1
             if len(rows) == GROUP_ROWS:
-                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+                writer.write_batch(_batch(rows, schema))
                 rows = []
         if rows:
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+            writer.write_batch(_batch(rows, schema))
     return newer
+
+
+def _batch(rows: list[_Values], schema: pa.Schema) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _outcomes(root: StoreRoot, entries: Iterable[PlanEntry]) -> Iterator[tuple[PlanEntry, VideoRow | None]]:
@@ -96,20 +105,25 @@ def _outcomes(root: StoreRoot, entries: Iterable[PlanEntry]) -> Iterator[tuple[P
             yield entry, rows.get(entry.position)
 
 
-def _index_row(entry: PlanEntry, row: VideoRow | None, schema: pa.Schema) -> dict[str, Any]:
-    if row is None:
-        row = VideoRow(entry.id, sample_key(entry.id), entry.source, entry.position, PENDING, entry.attempt)
-    values = {name: getattr(row, name) for name in ROW_FIELDS}
-    values |= {"shard": entry.shard, "id_hash": hash_id(entry.id)}
-    for name in schema.names:
-        if name.startswith(TOKENS_PREFIX):
-            values[name] = row.tokens.get(name.removeprefix(TOKENS_PREFIX), 0)
+def _row_values(schema: pa.Schema) -> Callable[[PlanEntry, VideoRow | None], _Values]:
+    """What turns a row of the plan and one of a record into values in the order of the schema's columns."""
+    thresholds = [n.removeprefix(TOKENS_PREFIX) for n in schema.names if n.startswith(TOKENS_PREFIX)]
+    fields = attrgetter(*ROW_FIELDS)
+    ours = [*ROW_FIELDS, "shard", "id_hash", *(TOKENS_PREFIX + name for name in thresholds)]
+    in_order = itemgetter(*(ours.index(name) for name in schema.names))
+
+    def values(entry: PlanEntry, row: VideoRow | None) -> _Values:
+        if row is None:
+            key = sample_key(entry.id)
+            row = VideoRow(entry.id, key, entry.source, entry.position, PENDING, entry.attempt)
+        tokens = [row.tokens.get(name, 0) for name in thresholds]
+        made: _Values = in_order((*fields(row), entry.shard, hash_id(entry.id), *tokens))
+        return made
+
     return values
 
 
-def _patched_batches(
-    spool: Path, newer: dict[int, dict[str, Any]], schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
+def _patched_batches(spool: Path, newer: dict[int, _Values], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     with pa.memory_map(str(spool)) as source:
         reader = pa.ipc.open_file(source)
         for number in range(reader.num_record_batches):
@@ -119,7 +133,7 @@ def _patched_batches(
             if patches:
                 rows = batch.to_pylist()
                 for position, values in patches.items():
-                    rows[position] = values
+                    rows[position] = dict(zip(schema.names, values, strict=True))
                 batch = pa.RecordBatch.from_pylist(rows, schema=schema)
             yield batch
 

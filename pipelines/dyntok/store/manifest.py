@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dyntok.errors import DamageError, StoreError
 from dyntok.records import FileDigest
-from dyntok.store.completion import iter_records
+from dyntok.store.completion import iter_files
 from dyntok.store.dataset import unsign_versioned
 from dyntok.store.names import FORMAT_VERSION, MANIFEST_FILE, check_path, is_ignored
 from dyntok.store.root import StoreRoot
@@ -49,12 +49,12 @@ def write_manifest(root: StoreRoot) -> Manifest:
         path: size for path, size in root.sizes().items() if not is_ignored(path) and path != MANIFEST_FILE
     }
     committed: dict[str, FileDigest] = {}
-    for record in iter_records(root):
-        for file in record.files:
+    for shard, files in iter_files(root):
+        for file in files:
             if sizes.get(file.path) != file.bytes:
                 raise DamageError(
                     f"{root.where(file.path)} has {sizes.get(file.path, 'no')} bytes, {file.bytes} were written",
-                    hint=f"remove the record of shard {record.shard} and run the same command again",
+                    hint=f"remove the record of shard {shard} and run the same command again",
                 )
             committed[file.path] = file
     manifest = Manifest(tuple(committed.get(path) or digest_file(root, path) for path in sizes))

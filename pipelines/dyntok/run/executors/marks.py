@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dyntok.records import PlanEntry, VideoRow
-from dyntok.run.progress import RunObserver
+from dyntok.run.progress import ForwardingObserver, RunObserver
 
 try:
     import fcntl
@@ -35,11 +35,12 @@ class Traces:
     suspects: tuple[Place, ...] = ()
 
 
-class Marks(RunObserver):
+class Marks(ForwardingObserver):
     """Writes the marks of one process; `inner` is told of everything too. The file is locked while it is open."""
 
     def __init__(self, path: Path, inner: RunObserver) -> None:
-        self._path, self._inner = path, inner
+        super().__init__(inner)
+        self._path = path
         self._unwritten: dict[str, Place] = {}
         self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         if fcntl is not None:
@@ -63,9 +64,6 @@ class Marks(RunObserver):
         if place is not None:
             self._write(f"written {place[0]} {place[1]}")
         self._inner.video(row)
-
-    def frames(self, frames: int, patches: int, tokens: int) -> None:
-        self._inner.frames(frames, patches, tokens)
 
     def shard(self, shard: int, bytes_written: int) -> None:
         self._write(f"shard {shard}")
