@@ -4,14 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LMMS := .venv-lmms
+RIVALS := .venv-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SPREAD ?= -n 2 --dist loadfile
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-slow check lint types wheel-demo lmms-eval bench format clean
+.PHONY: help demo test test-slow check lint types wheel-demo lmms-eval bench bench-loaders format clean
 
 help:           ## Show the targets
-	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 14
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 17
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -58,5 +59,14 @@ lmms-eval: $(READY) $(LMMS)/.ready    ## Run lmms-eval on stored clips, in an en
 bench: $(READY)       ## Run the benchmarks
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
+$(RIVALS)/.ready: tests/benchmarks/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(RIVALS)
+	$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+bench-loaders: $(RIVALS)/.ready    ## Compare loading speed with other formats, in an environment of its own (gigabytes)
+	$(RIVALS)/bin/python tests/benchmarks/bench_loaders.py
+
 clean:          ## Remove what the targets made
-	rm -rf $(VENV) $(LMMS) demo-out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LMMS) $(RIVALS) demo-out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

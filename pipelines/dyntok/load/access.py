@@ -187,6 +187,7 @@ class StoredVideo:
 
         Args:
             threshold: merge where similarity > threshold; by default the stored one. With `budget`, an upper bound.
+                Tokens that the explicit layout stores for this threshold are read, not merged again.
             budget: most tokens and markers together, counted exactly.
             frames: a uniform subset of so many of the stored frames; only their bytes are read. With `"fit"`, all of
                 them unless one token a row already exceeds the budget: then as many as fit.

@@ -30,7 +30,7 @@ def coarsen(
     Boundaries of a lower threshold are a subset of those of a higher one, so every coarse group is a run of fine
     groups and the weighted mean equals the direct one up to the rounding of `tokens`' dtype. Each mean is taken in
     float32 by one thread and cast once, so that it does not depend on the number of threads. A group of one stored
-    token is that token, bit for bit.
+    token is that token, bit for bit; only from float32 to float32 may a zero lose its sign.
 
     Args:
         tokens: `[N, D]` at `fine`.
@@ -59,10 +59,11 @@ def coarsen(
     start = torch.searchsorted(fine.group_start, coarse.group_start)
     if not bool((fine.group_start[start.clamp(max=fine.token_count - 1)] == coarse.group_start).all()):
         raise MergeError("the thresholds are not nested: tokens can only be merged further, never split")
-    if torch.is_grad_enabled() and tokens.requires_grad:
+    in_float32 = out is None and tokens.dtype == dtype == torch.float32
+    if in_float32 or (torch.is_grad_enabled() and tokens.requires_grad):
         ones = torch.ones_like(fine.group_size, dtype=torch.float32)
         means = _means(fine, coarse, start, ones if scale is None else scale)
-        mean = segment_sum(tokens.float(), means.first, means.weight) / means.divisor
+        mean = segment_sum(tokens.float(), means.first, means.weight).div_(means.divisor)
         return mean.to(dtype) if out is None else out.copy_(mean)
     if out is None:
         out = tokens.new_empty(shape, dtype=dtype)
