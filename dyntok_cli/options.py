@@ -108,7 +108,50 @@ SETTINGS: dict[str, Any] = {
         ),
     ],
     "executor": Annotated[
-        Literal["auto", "local"] | None, typer.Option("--executor", help="Where the shards are computed.")
+        Literal["auto", "local", "ray"] | None,
+        typer.Option(
+            "--executor",
+            help="In this process (local), or by Ray actors (ray). auto (default) takes ray for more than one GPU "
+            "or where an address is given.",
+        ),
+    ],
+    "ray_address": Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            help="Ray cluster to join; without it, Ray starts here and ends with the run.",
+        ),
+    ],
+    "actors": Annotated[
+        int | None,
+        typer.Option(
+            "--actors", help="Ray actors; 0 (default) is one for each GPU, or for each machine without."
+        ),
+    ],
+    "gpus_per_actor": Annotated[
+        float | None,
+        typer.Option("--gpus-per-actor", help="Share of a GPU that an actor takes; 0 makes CPU-only actors."),
+    ],
+    "cpus_per_actor": Annotated[
+        float | None,
+        typer.Option("--cpus-per-actor", help="CPUs that an actor takes; by default its decode processes."),
+    ],
+    "max_attempts": Annotated[
+        int | None,
+        typer.Option(
+            "--max-attempts",
+            help="Times that a video alone may kill its process before it is given up. [default: 3]",
+        ),
+    ],
+    "grace_period_s": Annotated[
+        float | None,
+        typer.Option(
+            "--grace-period",
+            "--grace-period-s",
+            metavar="SECONDS",
+            help="After SIGTERM, time for the shards in work to be committed. [default: 20]",
+        ),
     ],
     "device": Annotated[
         str | None,

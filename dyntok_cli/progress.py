@@ -71,6 +71,10 @@ class Progress(RunObserver):
             self._say(f"model {name} on {device}")
             self._started = time.monotonic()
 
+    def note(self, text: str) -> None:
+        with self._lock:
+            self._say(text)
+
     def frames(self, frames: int, patches: int, tokens: int) -> None:
         with self._lock:
             self._frames += frames

@@ -21,6 +21,12 @@ OPERATIONAL = frozenset(
         "model",
         "revision",
         "executor",
+        "ray_address",
+        "actors",
+        "gpus_per_actor",
+        "cpus_per_actor",
+        "max_attempts",
+        "grace_period_s",
         "device",
         "decode_workers",
         "decode_timeout_s",
@@ -104,7 +110,29 @@ class EncodeConfig(BaseModel):
     max_seconds: float = Field(24 * 3600.0, gt=0, description="longest video that is decoded")
     full_fingerprint: bool = Field(False, description="fingerprint inputs by their whole content")
 
-    executor: Literal["auto", "local"] = Field("auto", description="where shards are encoded")
+    executor: Literal["auto", "local", "ray"] = Field(
+        "auto",
+        description="where shards are encoded: in this process, or by Ray actors; auto takes Ray for more than one "
+        "GPU or where an address is given",
+    )
+    ray_address: str | None = Field(
+        None, min_length=1, description="Ray cluster to join, as host:port or `auto`; else Ray starts here"
+    )
+    actors: int = Field(
+        0, ge=0, le=100_000, description="Ray actors; 0 is one for each GPU, or one for each machine without"
+    )
+    gpus_per_actor: float | None = Field(
+        None, ge=0, le=1, description="share of a GPU that an actor takes; 0 makes actors without GPU"
+    )
+    cpus_per_actor: float | None = Field(
+        None, gt=0, le=1024, description="CPUs that an actor takes; by default its decode processes"
+    )
+    max_attempts: int = Field(
+        3, ge=1, le=100, description="times that a video alone may kill its process before it is given up"
+    )
+    grace_period_s: float = Field(
+        20.0, ge=0, le=86400, description="after SIGTERM, time for the shards in work to be committed"
+    )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto takes a GPU where there is one"
     )
@@ -143,6 +171,16 @@ class EncodeConfig(BaseModel):
             raise ValueError("give either frames or fps")
         if self.max_frames is not None and self.fps is None:
             raise ValueError("max_frames goes with fps")
+        return self
+
+    @model_validator(mode="after")
+    def _actors(self) -> EncodeConfig:
+        if self.gpus_per_actor == 0 and self.device.startswith("cuda"):
+            raise ValueError(f"gpus_per_actor 0 contradicts device {self.device}")
+        if self.gpus_per_actor and self.device == "cpu":
+            raise ValueError("gpus_per_actor does not go with device cpu")
+        if (self.executor == "ray" or self.ray_address) and self.device.startswith("cuda:"):
+            raise ValueError(f"device {self.device} is one GPU of one machine; with Ray, give cuda")
         return self
 
     @property

@@ -37,7 +37,7 @@ VIDEO_ERROR_CODES: dict[str, str] = {
     "corrupt": "a sampled frame could not be decoded without errors",
     "timeout": "decoding took longer than the limit",
     "memory": "decoding needed more memory than the limit",
-    "worker_died": "the decode process died (crash or kill)",
+    "worker_died": "the process that decoded or encoded it died (crash or kill)",
     "non_finite": "the model gave non-finite features for a frame",
     "decoder": "the decoder gave up for another reason",
 }

@@ -132,6 +132,8 @@ class ComputeLoop:
         self._advance(entry.shard, FailedVideo(entry, row))
 
     def _advance(self, number: int, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            self._job.observer.encoded(outcome.entry)
         shard = self._shards[number]
         ready: Iterator[Outcome] = iter(()) if outcome is None else shard.push(outcome)
         for item in ready:

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from dyntok.config import EncodeConfig
 from dyntok.corpus import Plan
 from dyntok.errors import StoreError
 from dyntok.records import VideoRow
-from dyntok.run.executors import local
+from dyntok.run.executors import chosen
+from dyntok.run.executors.context import RunContext
 from dyntok.run.job import ShardJob
 from dyntok.run.lock import store_lock
-from dyntok.run.messages import ShardWork
 from dyntok.run.outcome import outcome, pending_shards
 from dyntok.run.prepare import agree_on_dataset, agree_on_plan
 from dyntok.run.progress import RunObserver, StageClock
 from dyntok.run.reports import EncodeReport
 from dyntok.run.runlog import RunLog
-from dyntok.run.settings import decode_settings, decode_workers, resolve_precision
+from dyntok.run.settings import decode_workers, resolve_precision
 from dyntok.run.spool import SpoolBudget
 from dyntok.store import DatasetInfo, StoreRoot, build_index, save_tensors, write_manifest
 from dyntok.store.names import MARKER_FILE
 from dyntok.video import DecodePool
-from dyntok.vision import ModelSpec, VisualEncoder, load_encoder
+from dyntok.vision import ModelSpec, VisualEncoder
 
 
 def encode(
@@ -103,24 +103,26 @@ def _encode_pending(
     observer: RunObserver,
     clock: StageClock,
 ) -> None:
+    executor = chosen(config)
     log = RunLog(root)
-    log.write("start", config=config.model_dump(mode="json"), software=info.software, pending=len(pending))
+    log.write(
+        "start",
+        config=config.model_dump(mode="json"),
+        software=info.software,
+        pending=len(pending),
+        executor=executor,
+    )
+    watched = _LoggingObserver(observer, log, clock)
+    context = RunContext(root, config, spec, info, plan, watched, clock, log)
     try:
-        # The decode processes start while the model loads.
-        with DecodePool(decode_settings(config, spec), workers=decode_workers(config)) as pool:
-            with clock.measure("load"):
-                encoder = load_encoder(
-                    config.model,
-                    space=config.space,
-                    device=config.device,
-                    precision=config.precision,
-                    compile=config.compile,
-                    revision=config.revision,
-                )
-            observer.model_loaded(spec.name, str(encoder.device))
-            save_row_marker(root, encoder)
-            job = shard_job(root, info, config, encoder, pool, _LoggingObserver(observer, log, clock), clock)
-            local.run(job, _works(plan, pending))
+        if executor == "ray":
+            from dyntok.run.executors import ray
+
+            ray.run(context, pending)
+        else:
+            from dyntok.run.executors import local
+
+            local.run(context, pending)
         log.write("end", stage_seconds=clock.seconds())
     except BaseException as error:
         # The disk may be full, which must not hide why the run stopped.
@@ -170,16 +172,18 @@ def save_row_marker(root: StoreRoot, encoder: VisualEncoder) -> None:
         root.write_atomic(MARKER_FILE, save_tensors({"row_marker": ("F32", marker)}))
 
 
-def _works(plan: Plan, pending: Sequence[int]) -> Iterator[ShardWork]:
-    for shard in pending:
-        yield ShardWork(shard, tuple(plan.shard(shard)))
-
-
 class _LoggingObserver(RunObserver):
     """Passes on to the caller's observer and keeps the log."""
 
     def __init__(self, inner: RunObserver, log: RunLog, clock: StageClock) -> None:
         self._inner, self._log, self._clock = inner, log, clock
+
+    def model_loaded(self, name: str, device: str) -> None:
+        self._inner.model_loaded(name, device)
+
+    def note(self, text: str) -> None:
+        self._log.write("note", text=text)
+        self._inner.note(text)
 
     def frames(self, frames: int, patches: int, tokens: int) -> None:
         self._inner.frames(frames, patches, tokens)

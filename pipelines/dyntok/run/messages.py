@@ -13,10 +13,14 @@ from dyntok.run.assemble import VideoAssembly
 
 @dataclass(frozen=True, slots=True)
 class ShardWork:
-    """One unit of work: the rows of one shard of the plan, in position order."""
+    """One unit of work: the rows of one shard of the plan, in position order.
+
+    `quarantined` holds the positions of videos that killed the process every time: they are not touched, and fail.
+    """
 
     shard: int
     entries: tuple[PlanEntry, ...]
+    quarantined: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

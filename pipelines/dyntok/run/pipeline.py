@@ -30,9 +30,15 @@ from dyntok.run.workers import POLL_S, Channel, RunState, StoppedError, start_th
 from dyntok.run.write import WriteLoop
 from dyntok.video import DecodeTask, Failed, Finished, Frames, Opened
 
+_NO_MORE = object()
+# The same words whatever ran the shard, since they become part of its record.
+QUARANTINED = "encoding it killed its process, every time that it was tried alone"
 
-def encode_shards(job: ShardJob, works: Iterable[ShardWork]) -> None:
+
+def encode_shards(job: ShardJob, works: Iterable[ShardWork | None]) -> None:
     """Encode and commit every shard of `works`, in order. The job's observer is told of each step.
+
+    `works` may give None where there is no shard to begin now but one may come; it is asked again soon.
 
     Raises:
         RunError: with `fail_fast`, at the first failed video.
@@ -82,10 +88,11 @@ class _Feeder:
         self._entries: dict[int, PlanEntry] = {}
         self._next_token = 0
         self._waiting: list[tuple[int, PlanEntry]] = []
+        self._quarantined: frozenset[int] = frozenset()
         self._batch: FrameBatch | None = None
         self._after_batch: list[VideoEnded | VideoFailed] = []
 
-    def run(self, works: Iterator[ShardWork]) -> None:
+    def run(self, works: Iterator[ShardWork | None]) -> None:
         exhausted = False
         while True:
             self._state.check()
@@ -99,28 +106,36 @@ class _Feeder:
             self._lookahead.wait(POLL_S)
         self._to_compute.put(None)
 
-    def _submit(self, works: Iterator[ShardWork]) -> bool:
+    def _submit(self, works: Iterator[ShardWork | None]) -> bool:
         """Hand videos to free decode processes. True when there are no more shards to begin."""
         while self._pool.can_submit():
             if not self._waiting:
                 if not self._lookahead.try_open():
                     return False
-                work = next(works, None)
-                if work is None:
+                work = next(works, _NO_MORE)
+                if not isinstance(work, ShardWork):
                     self._lookahead.committed()
-                    return True
-                self._to_compute.put(ShardBegun(work))
-                self._waiting = [(self._next_token + n, entry) for n, entry in enumerate(work.entries)][::-1]
-                self._next_token += len(work.entries)
+                    return work is _NO_MORE
+                self._begin(work)
                 if not self._waiting:
                     continue
             token, entry = self._waiting.pop()
+            if entry.position in self._quarantined:
+                self._fail(token, entry, VideoError("worker_died", f"{entry.source}: {QUARANTINED}"))
+                continue
             if entry.size_bytes is None:
                 self._fail(token, entry, VideoError("not_found", f"{entry.source} cannot be read"))
                 continue
             self._entries[token] = entry
+            self._job.observer.begun(entry)
             self._pool.submit(DecodeTask(token=token, id=entry.id, ref=entry.ref))
         return False
+
+    def _begin(self, work: ShardWork) -> None:
+        self._to_compute.put(ShardBegun(work))
+        self._waiting = [(self._next_token + n, entry) for n, entry in enumerate(work.entries)][::-1]
+        self._quarantined = work.quarantined
+        self._next_token += len(work.entries)
 
     def _handle(self, event: Opened | Frames | Finished | Failed | None) -> None:
         if event is None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from dyntok.records import VideoRow
+from dyntok.records import PlanEntry, VideoRow
 
 
 class RunObserver:
@@ -27,6 +27,15 @@ class RunObserver:
 
     def frames(self, frames: int, patches: int, tokens: int) -> None:
         """A batch of so many frames went through the model."""
+
+    def note(self, text: str) -> None:
+        """Something about the run that its operator should read."""
+
+    def begun(self, entry: PlanEntry) -> None:
+        """A video goes to a decode process."""
+
+    def encoded(self, entry: PlanEntry) -> None:
+        """A video has left the model, or failed before; it waits for its turn to be written."""
 
     def video(self, row: VideoRow) -> None:
         """A video was written to its shard, or failed."""

@@ -2,13 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import platform
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
-from dyntok.run.job import ShardJob
+from dyntok.config import EncodeConfig
+from dyntok.errors import DyntokError
+from dyntok.run.encoding import save_row_marker, shard_job
+from dyntok.run.executors.context import RunContext
+from dyntok.run.executors.drain import Drain
+from dyntok.run.executors.ledger import Ledger
+from dyntok.run.executors.marks import Marks, Place, is_abandoned, read_marks
+from dyntok.run.executors.probing import ProbeChild
+from dyntok.run.executors.schedule import Schedule
 from dyntok.run.messages import ShardWork
 from dyntok.run.pipeline import encode_shards
+from dyntok.run.progress import RunObserver
+from dyntok.run.settings import decode_settings, decode_workers
+from dyntok.store import StoreRoot
+from dyntok.store.names import LOG_FOLDER
+from dyntok.video import DecodePool
+from dyntok.vision import VisualEncoder, load_encoder
+
+MARK_FOLDER = f"{LOG_FOLDER}/marks"
 
 
-def run(job: ShardJob, works: Iterable[ShardWork]) -> None:
-    """Encode every shard of `works`. Raises as `encode_shards` does."""
-    encode_shards(job, works)
+def run(context: RunContext, pending: Sequence[int]) -> None:
+    """Encode every pending shard.
+
+    Raises as `encode_shards` does; KeyboardInterrupt after SIGTERM, when the shards in work are committed or the
+    grace period is over.
+    """
+    config = context.config
+    ledger = Ledger(context.root, config.max_attempts)
+    left = marks_left(context.root, pending)
+    schedule = Schedule(pending, context.load, ledger, config.max_attempts, left.suspects)
+    if schedule.wants_probe:
+        _look_into_deaths(context, schedule)
+    left.forget()
+    # The decode processes start while the model loads.
+    with DecodePool(decode_settings(config, context.spec), workers=decode_workers(config)) as pool:
+        with context.clock.measure("load"):
+            encoder = load_model(config)
+        context.observer.model_loaded(context.spec.name, str(encoder.device))
+        save_row_marker(context.root, encoder)
+        with _marked(context) as observer, Drain(config.grace_period_s) as drain:
+            job = shard_job(context.root, context.info, config, encoder, pool, observer, context.clock)
+            encode_shards(job, _Works(schedule, drain))
+    if schedule.pending:
+        raise KeyboardInterrupt
+
+
+def load_model(config: EncodeConfig) -> VisualEncoder:
+    """The model of a run. Raises CheckpointError, ConfigError."""
+    return load_encoder(
+        config.model,
+        space=config.space,
+        device=config.device,
+        precision=config.precision,
+        compile=config.compile,
+        revision=config.revision,
+    )
+
+
+class _Works(Iterator[ShardWork]):
+    """The pending shards, until SIGTERM comes."""
+
+    def __init__(self, schedule: Schedule, drain: Drain) -> None:
+        self._schedule, self._drain = schedule, drain
+
+    def __next__(self) -> ShardWork:
+        work = None if self._drain.asked else self._schedule.take_shard()
+        if work is None:
+            raise StopIteration
+        return work
+
+
+@dataclass(frozen=True, slots=True)
+class MarksLeft:
+    """Videos that local runs had in work when they died, and the files that say so."""
+
+    suspects: tuple[Place, ...]
+    files: tuple[Path, ...]
+
+    def forget(self) -> None:
+        """Remove the files, once the suspects are looked into."""
+        for file in self.files:
+            file.unlink(missing_ok=True)
+
+
+def marks_left(root: StoreRoot, pending: Sequence[int]) -> MarksLeft:
+    """What dead local runs marked of pending shards. Marks lie in the store, and so only in a local one."""
+    folder = root.local_path(MARK_FOLDER)
+    wanted = set(pending)
+    suspects: dict[Place, None] = {}
+    files = []
+    for path in sorted(folder.iterdir()) if folder is not None and folder.is_dir() else ():
+        if is_abandoned(path):
+            traces = read_marks(path)
+            suspects.update(dict.fromkeys(place for place in traces.suspects if place[0] in wanted))
+            if traces.shards <= wanted:
+                files.append(path)
+    return MarksLeft(tuple(suspects), tuple(files))
+
+
+def _look_into_deaths(context: RunContext, schedule: Schedule) -> None:
+    """Encode each suspect alone, so that one which kills its process does not kill this one."""
+    with ProbeChild(context) as child:
+        while (probe := schedule.take_probe()) is not None:
+            context.observer.note(f"{probe.entry.id} was in work when a process died: trying it alone")
+            died = child.died_of(probe.entry)
+            if schedule.probed(probe, died=died):
+                context.observer.note(
+                    f"{probe.entry.id} killed its process every time and is recorded as failed"
+                )
+
+
+@contextmanager
+def _marked(context: RunContext) -> Iterator[RunObserver]:
+    """Keep marks of what is in work, and leave them behind only if something killed this process or might have."""
+    folder = context.root.local_path(MARK_FOLDER)
+    if folder is None:
+        yield context.observer
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    marks = Marks(Path(folder, f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"), context.observer)
+    keep = True
+    try:
+        yield marks
+        keep = False
+    except (DyntokError, KeyboardInterrupt):
+        keep = False
+        raise
+    finally:
+        marks.close(keep=keep)

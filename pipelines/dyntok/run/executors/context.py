@@ -1,0 +1,64 @@
+"""What an executor is given, and the parts that both need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dyntok.config import EncodeConfig
+from dyntok.corpus import Plan
+from dyntok.run.messages import ShardWork
+from dyntok.run.progress import RunObserver, StageClock
+from dyntok.run.runlog import RunLog
+from dyntok.store import DatasetInfo, StoreRoot
+from dyntok.store.names import LOG_FOLDER, shard_name
+from dyntok.store.root import explain_os_error
+from dyntok.vision import ModelSpec
+
+SHARD_LOG_FOLDER = f"{LOG_FOLDER}/shards"
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """One run: its store, settings and plan, and who is told of it."""
+
+    root: StoreRoot
+    config: EncodeConfig
+    spec: ModelSpec
+    info: DatasetInfo
+    plan: Plan
+    observer: RunObserver
+    clock: StageClock
+    log: RunLog
+
+    def load(self, shard: int) -> ShardWork:
+        """A shard's rows of the plan."""
+        return ShardWork(shard, tuple(self.plan.shard(shard)))
+
+    def shard_log(self, shard: int, heading: str, text: str) -> None:
+        """Append to `logs/shards/shard-NNNNNN.log`. Raises StoreError."""
+        path = f"{SHARD_LOG_FOLDER}/{shard_name(shard)}.log"
+        stamp = datetime.now(UTC).isoformat(timespec="seconds")
+        entry = f"--- {stamp} {heading}\n{text.rstrip()}\n".encode("utf-8", "replace")
+        local = self.root.local_path(path)
+        if local is None:
+            before = self.root.read_bytes(path) if self.root.exists(path) else b""
+            self.root.write_atomic(path, before + entry)
+            return
+        with explain_os_error(str(local), "write"):
+            local.parent.mkdir(parents=True, exist_ok=True)
+            with local.open("ab") as file:
+                file.write(entry)
+
+
+def absolute_url(root: StoreRoot) -> str:
+    """The store's address, whatever the working directory."""
+    return str(Path(root.url).absolute()) if root.is_local else root.url
+
+
+def absolute_config(config: EncodeConfig) -> EncodeConfig:
+    """The configuration with a model folder's path, if it is one, whatever the working directory."""
+    if config.model == "demo" or not Path(config.model).exists():
+        return config
+    return config.model_copy(update={"model": str(Path(config.model).absolute())})

@@ -1,0 +1,76 @@
+"""What the driver and its actors hand to one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dyntok.config import EncodeConfig
+from dyntok.errors import DyntokError
+from dyntok.records import VideoRow
+from dyntok.store import DatasetInfo
+from dyntok.vision import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ActorTask:
+    """What every actor of a run is told. `url` and `config.model` mean the same on every node.
+
+    `torch_threads` are the driver's: on CPUs they may decide how wide float32 products round.
+    """
+
+    url: str
+    config: EncodeConfig
+    spec: ModelSpec
+    info: DatasetInfo
+    software: dict[str, str]
+    torch_threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An actor is ready. `folder` is on its node and has its marks and output, also after its death.
+
+    `node` is the node's host name, `node_id` its name in Ray, `device` a GPU's name or `cpu`.
+    """
+
+    node: str
+    node_id: str
+    pid: int
+    folder: str
+    device: str
+
+
+@dataclass(slots=True)
+class Progress:
+    """What happened since the last report; `stages` in seconds. `rows` come with their shard."""
+
+    frames: int = 0
+    patches: int = 0
+    tokens: int = 0
+    rows: list[tuple[int, VideoRow]] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.frames or self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """How a shard ended in an actor: committed, or handed back unbegun (`returned`), or the actor broke.
+
+    An actor that broke is of no more use: by `error`, which is no fault of a video, or by a `crash`, which may be.
+    `output` is what the actor printed meanwhile, `progress` what it had not reported yet.
+    """
+
+    shard: int
+    bytes: int = 0
+    returned: bool = False
+    error: DyntokError | None = None
+    crash: str = ""
+    output: str = ""
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def broken(self) -> bool:
+        return self.error is not None or bool(self.crash)

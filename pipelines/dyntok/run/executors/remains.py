@@ -1,0 +1,43 @@
+"""The folder that an actor has on its node, and what can be read from it after its death."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from dyntok.run.executors.marks import Traces, is_abandoned, read_marks
+from dyntok.run.executors.output import read_output
+
+MARKS_FILE, OUTPUT_FILE = "marks", "output"
+FOLDER_PREFIX = "dyntok-actor-"
+STALE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What a dead actor left on its node."""
+
+    traces: Traces
+    output: str
+
+
+def read_remains(folder: str, position: int = 0) -> Remains:
+    """Read what a dead actor left on this node, and remove it."""
+    path = Path(folder)
+    remains = Remains(read_marks(path / MARKS_FILE), read_output(path / OUTPUT_FILE, position))
+    shutil.rmtree(path, ignore_errors=True)
+    return remains
+
+
+def remove_stale_folders() -> None:
+    """Remove what actors left behind whose driver died with them, once nobody can ask for it any more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        try:
+            old = time.time() - folder.stat().st_mtime > STALE_S
+        except OSError:
+            continue
+        if old and is_abandoned(folder / MARKS_FILE):
+            shutil.rmtree(folder, ignore_errors=True)

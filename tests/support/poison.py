@@ -1,0 +1,80 @@
+"""A model that some frames kill: what a fault in a GPU kernel or a driver does, without one."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from dyntok.run.executors.actor import EncodeActor
+from tests.support.clips import write_video
+
+MAGENTA = (255, 0, 255)
+
+
+def magenta_clip(path: Path) -> Path:
+    """A clip of plain magenta, which kills `PoisonedEncoder`."""
+    image = np.full((64, 96, 3), MAGENTA, np.uint8)
+    return write_video(path, images=[image] * 12)
+
+
+class PoisonedEncoder:
+    """Behaves as `inner` until it meets a frame of plain magenta; then its process is gone."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def encode(self, images: Tensor) -> Any:
+        means = images.float().mean(dim=(1, 2))
+        if ((means[:, 0] > 200) & (means[:, 1] < 60) & (means[:, 2] > 200)).any():
+            os.write(2, b"the model met magenta\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._inner.encode(images)
+
+
+class PoisonedActor(EncodeActor):
+    """An actor with such a model."""
+
+    def load(self) -> Any:
+        return PoisonedEncoder(super().load())
+
+
+class RaisingEncoder(PoisonedEncoder):
+    """Raises where the other one dies, as a device error does."""
+
+    def encode(self, images: Tensor) -> Any:
+        means = images.float().mean(dim=(1, 2))
+        if ((means[:, 0] > 200) & (means[:, 1] < 60) & (means[:, 2] > 200)).any():
+            raise RuntimeError("device-side assert triggered")
+        return self._inner.encode(images)
+
+
+class RaisingActor(EncodeActor):
+    """An actor with such a model."""
+
+    def load(self) -> Any:
+        return RaisingEncoder(super().load())
+
+
+def poison_local(encoder: type[PoisonedEncoder] = PoisonedEncoder) -> None:
+    """From now on, the local executor of this process loads such a model, and so does its child."""
+    from dyntok.run.executors import local, probing
+
+    load = local.load_model
+    local.load_model = lambda config: encoder(load(config))  # type: ignore[assignment,return-value]
+    probing.CHILD = __name__
+
+
+def main(arguments: dict[str, Any]) -> None:
+    """In place of the local executor's child."""
+    from dyntok.run.executors import probing
+
+    poison_local()
+    probing.main(arguments)
