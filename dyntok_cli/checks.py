@@ -22,6 +22,7 @@ OK, OPTIONAL, WARNING, MISSING = "ok", "optional", "warning", "missing"
 REQUIRED = {
     "torch": "torch",
     "transformers": "transformers",
+    "ray": "ray",
     "safetensors": "safetensors",
     "huggingface_hub": "huggingface_hub",
     "av": "av",

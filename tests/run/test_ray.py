@@ -18,7 +18,7 @@ from dyntok.store import CompletionRecord, StoreRoot, verify
 from tests.support.poison import PoisonedActor, RaisingActor, magenta_clip
 from tests.support.runs import demo_config, environment, result_digests
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SETTINGS: dict[str, Any] = {"decode_workers": 1, "cpus_per_actor": 0.5, "shard_size": "150KB"}
 
 
