@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,21 @@ class RaisingActor(EncodeActor):
 
     def load(self) -> Any:
         return RaisingEncoder(super().load())
+
+
+class SlowActor(EncodeActor):
+    """An actor whose model takes five seconds for a batch, so that others have time to start."""
+
+    def load(self) -> Any:
+        return SlowEncoder(super().load())
+
+
+class SlowEncoder(PoisonedEncoder):
+    """See `SlowActor`."""
+
+    def encode(self, images: Tensor) -> Any:
+        time.sleep(5)
+        return self._inner.encode(images)
 
 
 def poison_local(encoder: type[PoisonedEncoder] = PoisonedEncoder) -> None:

@@ -52,7 +52,7 @@ def run(context: RunContext, pending: Sequence[int]) -> None:
         save_row_marker(context.root, encoder)
         with _marked(context) as observer, Drain(config.grace_period_s) as drain:
             job = shard_job(context.root, context.info, config, encoder, pool, observer, context.clock)
-            encode_shards(job, _Works(schedule, drain))
+            encode_shards(job, _Works(schedule, drain, context))
     if schedule.pending:
         raise KeyboardInterrupt
 
@@ -72,11 +72,15 @@ def load_model(config: EncodeConfig) -> VisualEncoder:
 class _Works(Iterator[ShardWork]):
     """The pending shards, until SIGTERM comes."""
 
-    def __init__(self, schedule: Schedule, drain: Drain) -> None:
-        self._schedule, self._drain = schedule, drain
+    def __init__(self, schedule: Schedule, drain: Drain, context: RunContext) -> None:
+        self._schedule, self._drain, self._context = schedule, drain, context
 
     def __next__(self) -> ShardWork:
-        work = None if self._drain.asked else self._schedule.take_shard()
+        if self._drain.asked:
+            grace_s = self._context.config.grace_period_s
+            self._context.observer.note(f"stopping: shards in work have {grace_s:g} s to be committed")
+            raise StopIteration
+        work = self._schedule.take_shard()
         if work is None:
             raise StopIteration
         return work

@@ -76,7 +76,8 @@ class Marks(ForwardingObserver):
         os.close(self._handle)
 
     def _write(self, line: str) -> None:
-        os.write(self._handle, f"{line}\n".encode())
+        with suppress(OSError):  # a full disk stops the run elsewhere, in words that name the shard
+            os.write(self._handle, f"{line}\n".encode())
 
 
 def read_marks(path: Path) -> Traces:

@@ -38,15 +38,22 @@ def demand(config: EncodeConfig, machines: Sequence[Machine]) -> Demand:
     """
     device = config.device if config.device != "auto" else "cuda" if uses_gpus(config, machines) else "cpu"
     gpus = (1.0 if config.gpus_per_actor is None else config.gpus_per_actor) if device == "cuda" else 0.0
-    places = [int(machine.gpus / gpus + 1e-9) if gpus else 1 for machine in machines if machine.cpus >= 1]
-    usable = [(m, n) for m, n in zip((m for m in machines if m.cpus >= 1), places, strict=True) if n > 0]
+    counted = [(machine, places(machine, gpus)) for machine in machines]
+    usable = [(machine, count) for machine, count in counted if count > 0]
     if not config.actors and not usable and gpus:
         raise ConfigError(
             "no GPU was found to start an actor on", hint="give --actors N, or --device cpu to do without"
         )
-    actors = config.actors or sum(n for _, n in usable) or 1
+    actors = config.actors or sum(count for _, count in usable) or 1
     workers = config.decode_workers or _workers(config, usable, actors, bool(gpus))
     return Demand(actors, float(config.cpus_per_actor or workers), gpus, workers, device)
+
+
+def places(machine: Machine, gpus: float) -> int:
+    """Actors for which a machine has room by its GPUs, or one where they take none. A share lies within one GPU."""
+    if machine.cpus < 1:
+        return 0
+    return int(machine.gpus) * int(1 / gpus + 1e-9) if gpus else 1
 
 
 def uses_gpus(config: EncodeConfig, machines: Sequence[Machine]) -> bool:
@@ -65,7 +72,7 @@ def _workers(config: EncodeConfig, usable: Sequence[tuple[Machine, int]], actors
     elif not usable:
         share = 1.0
     elif on_gpus:
-        share = min(machine.cpus / places for machine, places in usable)
+        share = min(machine.cpus / count for machine, count in usable)
     else:
         share = min(machine.cpus for machine, _ in usable) / math.ceil(actors / len(usable))
     return max(1, min(int(share), MOST_DECODE_WORKERS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import ray
 from dyntok.config import EncodeConfig
 from dyntok.errors import ConfigError, RunError
 from dyntok.run.executors import ray_address
-from dyntok.run.executors.resources import Demand, Machine, demand
+from dyntok.run.executors.resources import Demand, Machine, demand, places
 
 # Frames stay inside the actors; only work lists and small results pass through.
 OBJECT_STORE_BYTES = 128 * 2**20
@@ -106,14 +107,15 @@ def _start_here(config: EncodeConfig) -> Demand:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = torch.cuda.device_count()
-    asked = demand(config, [Machine(cores, gpus)])
-    if asked.actors * asked.gpus > gpus:
+    here = Machine(cores, gpus)
+    asked = demand(config, [here])
+    if asked.gpus and asked.actors > places(here, asked.gpus):
         raise ConfigError(
             f"{asked.actors} actors of {asked.gpus:g} GPUs each do not fit the {gpus} GPUs of this machine",
             hint="lower --actors or --gpus-per-actor, or give --device cpu",
         )
     # Nobody else uses this Ray, so what was asked for must fit, even where processes are to share cores.
-    total = max(cores, round(asked.actors * asked.cpus + 0.5))
+    total = max(cores, math.ceil(asked.actors * asked.cpus))
     _init(
         address="local",
         num_cpus=total,
