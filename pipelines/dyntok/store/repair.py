@@ -36,6 +36,7 @@ from dyntok.store.signed import digest_file
 from dyntok.store.verification import verify
 
 _MOST_MENDED = 2**20
+_MOST_TRIALS = 16  # each may take some ten seconds
 _FEW_BYTES = 32
 INPUTS = "INPUT..."
 
@@ -101,6 +102,7 @@ class _Repair:
         self._folder = ""
         self._manifest: dict[str, FileDigest] = {}
         self._commands: list[str] = []
+        self._trials = _MOST_TRIALS
 
     def run(self, before: VerifyReport) -> RepairReport:
         if before.ok and before.complete:
@@ -153,8 +155,9 @@ class _Repair:
         if path in (INDEX_FILE, MANIFEST_FILE) or _kinds(findings, path) & {"missing", "extra"}:
             return False
         wanted = self._manifest.get(path)
-        if not self._root.exists(path) or self._root.size(path) > _MOST_MENDED:
+        if not self._trials or not self._root.exists(path) or self._root.size(path) > _MOST_MENDED:
             return False
+        self._trials -= 1
         data = self._root.read_bytes(path, _MOST_MENDED)
         right = one_byte_off(data, wanted) if wanted is not None else self._signed(path, data)
         if right is None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from dyntok.errors import StoreError, StoreUnavailableError
+from dyntok.errors import StoreError
 from dyntok.objects import MissingObjectError, ObjectFile, ObjectStoreError, PrivateFolder, Remote
 from dyntok.objects.remote import each_at_once
+from dyntok.store.explaining import explain_os_error, store_error
 from dyntok.store.names import SCRATCH_FOLDER, check_path
 from dyntok.urls import redact, redact_text
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+__all__ = ["StoreRoot", "explain_os_error", "store_error"]
+
 _LOCAL_PREFIX = ("file://", "local://")
 _LOCAL_CHUNK = 2**20
 _REMOTE_CHUNK = 2**23
@@ -332,35 +333,6 @@ class StoreRoot:
 
         local = self.local_path(path)
         return LocalStore(local, read_only=True) if local is not None else RootStore(self, path)
-
-
-@contextmanager
-def explain_os_error(where: str, action: str) -> Iterator[None]:
-    """Turn an OSError into a StoreError that names the file and says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise store_error(error, where, action) from error
-
-
-def store_error(error: OSError, where: str, action: str) -> StoreError:
-    """The StoreError for an OSError; StoreUnavailableError where an object store cannot be asked."""
-    reason = redact_text(error.strerror or str(error)) or type(error).__name__
-    message = f"cannot {action} {redact(where)}: {reason}"
-    if isinstance(error, ObjectStoreError) and error.fault == "busy":
-        return StoreUnavailableError(
-            message, hint="run the same command again when the object store answers: finished shards are kept"
-        )
-    if isinstance(error, ObjectStoreError) and error.fault == "denied":
-        return StoreUnavailableError(
-            message, hint="check the credentials, and what they allow on the object store"
-        )
-    hint = None
-    if error.errno in _FULL:
-        hint = "free some space, then run the same command again: finished shards are kept"
-    elif isinstance(error, PermissionError):
-        hint = "check the permissions of the store"
-    return StoreError(message, hint=hint)
 
 
 def _fsync(path: Path) -> None:

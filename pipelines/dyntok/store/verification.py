@@ -27,6 +27,7 @@ from dyntok.store.names import (
     INDEX_FILE,
     MANIFEST_FILE,
     PLAN_FILE,
+    SET_ASIDE_FOLDER,
     SHARD_FOLDER,
     is_ignored,
     record_path,
@@ -96,6 +97,11 @@ class _Verification:
         self._plan(sizes, records, complete)
         if complete and info is not None and not self._findings:
             self._index(info)
+        aside = len(self._root.list(SET_ASIDE_FOLDER))
+        if aside and complete and not self._findings:
+            self._notes.append(
+                f"{SET_ASIDE_FOLDER} holds {aside} files that repairs took out of the way; --repair removes them now"
+            )
         rows = [row for record in records.values() for row in record.videos]
         return VerifyReport(
             url=self._root.url,
@@ -238,6 +244,8 @@ class _Verification:
             if not complete:
                 self._notes.append("incomplete: the store has no plan yet")
             return
+        if any(finding.path == PLAN_FILE for finding in self._findings):
+            return  # what it says of the records is worth nothing
         pending = 0
         planned = set()
         try:
