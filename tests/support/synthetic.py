@@ -44,7 +44,7 @@ def synthetic_store(
         thresholds=THRESHOLDS,
     )
     info.save(root)
-    _write_plan(out / "plan.parquet", shards, videos)
+    write_plan(out / "plan.parquet", shards, videos)
     (out / "shards").mkdir()
     (out / "logs").mkdir()
     lines: list[list[bytes]] = [[] for _ in range(job_logs)]
@@ -110,7 +110,8 @@ def _row(shard: int, position: int) -> str:
     )
 
 
-def _write_plan(path: Path, shards: int, videos: int, group_shards: int = 160) -> None:
+def write_plan(path: Path, shards: int, videos: int, group_shards: int = 160) -> None:
+    """A plan of so many shards with so many videos each."""
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         for first in range(0, shards, group_shards):
             places = [
