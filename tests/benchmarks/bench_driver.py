@@ -1,8 +1,9 @@
-"""What a shard costs the driver: 10,000 shards of one video, one frame each, with a decoder and a model that do nothing.
+"""What a shard costs the driver: 10,000 shards of one video, one frame each, with a decoder and a model that do
+nothing.
 
 What is left is the plan, the threads, merging of one tiny frame, the tar, the commit with its syncs, the record, the
-logs, and at the end index and manifest. Once in memory (/dev/shm, where there is one), once on the disk of the temporary
-folder. Peak memory is told after a tenth and at the end: it must not grow with the shards. Argument: shards.
+logs, and at the end index and manifest. Once in memory (/dev/shm, where there is one), once on the disk of the
+temporary folder. Peak memory is told after a tenth and at the end: it must not grow with the shards. Argument: shards.
 """
 
 from __future__ import annotations

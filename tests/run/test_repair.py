@@ -125,7 +125,9 @@ def test_a_plan_that_is_lost_is_made_again_from_the_inputs(original: Path, tmp_p
     done = run_command("encode", original / "in", "--out", out, *FLAGS, "--format", shard_format)
     assert done.returncode == 3, done.stderr
     after = every_byte(out)
-    same = {path for path in before if path.startswith("shards/") or path in ("plan.parquet", "index.parquet")}
+    same = {
+        path for path in before if path.startswith("shards/") or path in ("plan.parquet", "index.parquet")
+    }
     assert {path: after[path] for path in same} == {path: before[path] for path in same}
     assert verify(str(out)).ok
 
