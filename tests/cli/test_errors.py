@@ -78,7 +78,7 @@ def test_a_traceback_only_with_debug(debug: bool, monkeypatch: pytest.MonkeyPatc
     def broken(out: str) -> None:
         raise ZeroDivisionError("broken \x1b[31m on purpose")
 
-    monkeypatch.setattr("dyntok.run.status", broken, raising=False)
+    monkeypatch.setattr("dyntok.run.StoreWatch", broken)
     stderr = io.StringIO()
     with redirect_stderr(stderr):
         code = main.run(["status", "somewhere", *(["--debug"] if debug else [])])

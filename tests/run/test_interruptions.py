@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -139,10 +139,10 @@ def test_a_failing_commit_keeps_what_was_committed(
     config = demo_config(shard_size="150KB", decode_workers=1)
     commit = StoreRoot.commit_file
 
-    def failing(self: StoreRoot, local_tmp: Path, path: str) -> None:
+    def failing(self: StoreRoot, local_tmp: Path, path: str, *stop: Callable[[], bool]) -> None:
         if path.endswith("shard-000002.tar"):
             raise StoreError(f"cannot write {path}: the device went away")
-        commit(self, local_tmp, path)
+        commit(self, local_tmp, path, *stop)
 
     with monkeypatch.context() as patch:
         patch.setattr(StoreRoot, "commit_file", failing)

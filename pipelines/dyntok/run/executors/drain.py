@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import signal
 import threading
 import time
@@ -46,6 +45,11 @@ class Drain:
             raise KeyboardInterrupt
         self.asked = True
         self._until = time.monotonic() + self._grace_s
-        self._timer = threading.Timer(self._grace_s, _thread.interrupt_main)
+        self._timer = threading.Timer(self._grace_s, _second_signal)
         self._timer.daemon = True
         self._timer.start()
+
+
+def _second_signal() -> None:
+    # SIGINT would do nothing where a shell started this process with `&`, which makes it ignored.
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
