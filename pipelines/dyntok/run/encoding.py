@@ -88,7 +88,6 @@ def encode(
         monitor.planned(before.videos, before.done + before.failed, len(share), len(kept))
         if pending:
             monitor.remember(kept)
-            monitor.workers(decode_workers(asked.config), 1)
             _encode_pending(root, asked.config, spec, info, plan, pending, monitor, clock)
         if job is None:
             with clock.measure("finish"):

@@ -199,6 +199,7 @@ class _Reporter(RunObserver):
 
     def __init__(self) -> None:
         self._progress = Progress()
+        self._queued = 0
         self._futures: dict[int, Future[ShardResult]] = {}
         self._shards: dict[str, int] = {}
         self._broken: tuple[DyntokError | None, str] | None = None
@@ -227,11 +228,15 @@ class _Reporter(RunObserver):
     def take(self) -> Progress:
         with self._lock:
             taken, self._progress = self._progress, Progress()
-            return taken
+        taken.queued = self._queued
+        return taken
 
     def encoded(self, entry: PlanEntry) -> None:
         with self._lock:
             self._shards[entry.id] = entry.shard
+
+    def queued(self, batches: int) -> None:
+        self._queued = batches
 
     def frames(self, frames: int, patches: int, tokens: int) -> None:
         with self._lock:

@@ -37,6 +37,7 @@ class Member:
     handle: Any
     started: Started | None = None
     failed_starts: int = 0
+    queued: int = 0
     works: dict[int, ShardWork] = field(default_factory=dict)
     probe: Probe | None = None
 

@@ -163,10 +163,17 @@ class Driver:
             self._any_started = True
             actors = "1 actor" if self._size == 1 else f"{self._size} actors"
             self._context.observer.model_loaded(self._context.spec.name, f"{started.device}, {actors}")
+        self._count_workers()
         self._crew.ask_progress(member, POLL_S)
+
+    def _count_workers(self) -> None:
+        actors = len(self._crew.ready)
+        self._context.observer.workers(actors * self._asked.decode_workers, actors)
 
     def _on_progress(self, member: Member, progress: Progress) -> None:
         self._report(progress)
+        member.queued = progress.queued
+        self._context.observer.queued(sum(member.queued for member in self._crew.ready))
         # Each of many actors reports less often.
         self._crew.ask_progress(member, max(POLL_S, self._size / 100))
 
@@ -247,6 +254,7 @@ class Driver:
         if member.works or member.probe is not None:
             self._crew.dismiss(member)
             self._crew.hire(member.number)
+            self._count_workers()
         else:
             self._start_failed(member, RunError(f"an actor died with nothing to do: {why}"), final=False)
 

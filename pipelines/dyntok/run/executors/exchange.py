@@ -42,13 +42,17 @@ class Started:
 
 @dataclass(slots=True)
 class Progress:
-    """What happened since the last report; `stages` in seconds. `rows` come with their shard."""
+    """What happened since the last report; `stages` in seconds. `rows` come with their shard.
+
+    `queued` is how many filled batches wait for the model now.
+    """
 
     frames: int = 0
     patches: int = 0
     tokens: int = 0
     rows: list[tuple[int, VideoRow]] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
+    queued: int = 0
 
     @property
     def is_empty(self) -> bool:

@@ -45,6 +45,7 @@ def run(context: RunContext, pending: Sequence[int]) -> None:
         _look_into_deaths(context, schedule)
     left.forget()
     # The decode processes start while the model loads.
+    context.observer.workers(decode_workers(config), 1)
     with DecodePool(decode_settings(config, context.spec), workers=decode_workers(config)) as pool:
         with context.clock.measure("load"):
             encoder = load_model(config)
