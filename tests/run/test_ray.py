@@ -74,7 +74,7 @@ def by_ray(corpus: Path, out: Path, actors: int, observer: RunObserver | None = 
 def events(out: Path, kind: str) -> list[dict[str, Any]]:
     """What the logs of a store say of one kind, in order."""
     lines = [line for log in sorted(out.glob("logs/run-*.jsonl")) for line in log.read_text().splitlines()]
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
+    return [event for event in map(json.loads, lines) if event.get("event") == kind]
 
 
 class Watcher(RunObserver):
