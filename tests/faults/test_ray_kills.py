@@ -1,4 +1,4 @@
-"""Runs on Ray whose processes are killed at random: the driver, its actors, their decode processes and what forks them."""
+"""Runs on Ray whose processes are killed at random: driver, actors, decode processes and what forks these."""
 
 from __future__ import annotations
 
