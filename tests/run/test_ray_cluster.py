@@ -76,10 +76,13 @@ def test_actors_are_asked_for_up_front_and_used_as_they_come(
     cluster: Any, corpus: Path, expected: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    later = threading.Timer(3.0, cluster.add_node, kwargs={"num_cpus": 1})
-    later.start()
-    by_ray(corpus, out, 3, cpus_per_actor=1)
-    later.join()
+    # Ray adds nodes in the main thread only.
+    run = threading.Thread(target=by_ray, args=(corpus, out, 3), kwargs={"cpus_per_actor": 1})
+    run.start()
+    time.sleep(3)
+    assert not events(out, "actor")
+    cluster.add_node(num_cpus=1)
+    run.join()
     assert result_digests(out) == expected
     assert len(events(out, "actor")) == 1
 
