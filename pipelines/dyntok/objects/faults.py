@@ -27,6 +27,7 @@ _BUSY_STATUS = frozenset(
 _BUSY_CODES = frozenset(
     {
         "BandwidthLimitExceeded",
+        "ConditionalRequestConflict",
         "InternalError",
         "OperationAborted",
         "OperationTimedOut",

@@ -235,6 +235,11 @@ class StoreRoot:
             local_tmp.replace(target)
             _fsync(target.parent)
 
+    def upload_new(self, local_tmp: Path, path: str) -> bool:
+        """Upload a file to an object store unless there is one already; whether it did. See `Remote.put_new`."""
+        with explain_os_error(self.where(path), "write"):
+            return self._store.put_new(local_tmp, self._inner(path))
+
     def commit_tree(self, local_tmp: Path, path: str, stop: Stop = lambda: False) -> None:
         """Move a finished temporary folder to its place, replacing what is there, or upload its files."""
         target = self.local_path(path)
