@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -158,6 +158,20 @@ class Remote:
             return self._try(ask)
         finally:
             self._forget(path)
+
+    def heads(self, paths: Sequence[str], length: int) -> list[bytes | None]:
+        """Up to `length` bytes from the beginning of each object, asked for together; None where that failed.
+
+        Single failures are not tried again: whoever needs the object reads it.
+        """
+
+        def ask() -> list[Any]:
+            return list(
+                self._fs.cat_ranges(list(paths), [0] * len(paths), [length] * len(paths), on_error="return")
+            )
+
+        found = self._try(ask) if paths else []
+        return [bytes(head) if isinstance(head, bytes | bytearray) else None for head in found]
 
     def find(self, path: str) -> dict[str, ObjectInfo]:
         """Every file below a folder by its path; none if the folder is missing."""

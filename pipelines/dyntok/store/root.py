@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -201,6 +201,19 @@ class StoreRoot:
         top = self._inner(path) if path else self._prefix
         cut = len(self._prefix) + 1 if self._prefix else 0
         return {name[cut:]: info.size_bytes for name, info in self._store.find(top).items()}
+
+    def remote_entries(self, path: str) -> Sequence[dict[str, Any]]:
+        """fsspec's `info` of everything directly in a folder of an object store; empty if the folder is missing."""
+        with explain_os_error(self.where(path), "list"):
+            try:
+                return self._store.children(self._inner(path))
+            except MissingObjectError:
+                return []
+
+    def remote_heads(self, paths: Sequence[str], length: int) -> Sequence[bytes | None]:
+        """The first bytes of objects of an object store, asked for together; None where that failed."""
+        with explain_os_error(self.url, "read"):
+            return self._store.heads([self._inner(path) for path in paths], length)
 
     # writing ------------------------------------------------------------------------------------------------
 
