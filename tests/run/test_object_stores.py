@@ -28,7 +28,7 @@ from tests.run.test_bad_inputs import rows_of
 from tests.support.faulty_fs import Fault, FaultyFileSystem, denied, faulty_store, reset, throttled
 from tests.support.faulty_http import FaultyProxy
 from tests.support.runs import command, demo_config, environment, result_digests, run_command
-from tests.support.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, open_uploads, plain_s3, s3_server
+from tests.support.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, open_uploads, plain_s3, s3_server, stored_parts
 
 CLIPS = ("bikes.mp4", "carphone_pristine.mp4")
 OUT = f"s3://{BUCKET}/tokens"
@@ -325,7 +325,11 @@ def test_killed_in_the_middle_of_an_upload_and_resumed(
         start_new_session=True,
     ) as process:
         assert arrived.wait(120), "no part was sent"
+        until = time.monotonic() + 60
+        while 1 not in stored_parts() and time.monotonic() < until:
+            time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
+    assert 1 in stored_parts() and 2 not in stored_parts(), "killed between parts"
     assert open_uploads() == ["tokens/shards/shard-000000.tar"]
     assert not plain_s3().exists(f"{BUCKET}/tokens/shards/shard-000000.tar")
     assert not plain_s3().exists(f"{BUCKET}/tokens/shards/shard-000000.json")
