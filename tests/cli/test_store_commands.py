@@ -67,10 +67,13 @@ def test_verify_finds_one_changed_bit(flags: list[str], copy: Path, cli: Callabl
     ran = cli("verify", copy, *flags)
     assert ran.code == 4
     assert any(line.split()[:2] == ["digest", "shards/shard-000000.tar"] for line in ran.stdout.splitlines())
-    assert "copy the damaged files again" in ran.hint
+    commands = [f"dyntok verify {copy} --repair", f"dyntok encode --out {copy}"]
+    assert [line.strip().strip("`") for line in ran.hint.splitlines()] == commands
     found = cli("verify", copy, "--json", *flags)
     assert found.code == 4
-    assert found.json["ok"] is False
+    assert (found.json["ok"], found.json["repair"]) == (False, commands)
+    (finding,) = (item for item in found.json["findings"] if item["kind"] == "digest")
+    assert finding["video"] and finding["videos"] == [finding["video"]]
 
 
 def test_verify_shallow_does_less(

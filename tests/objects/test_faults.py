@@ -29,6 +29,14 @@ def web_error(status: int) -> aiohttp.ClientResponseError:
     return aiohttp.ClientResponseError(request, (), status=status)
 
 
+def cut_short() -> aiohttp.ClientPayloadError:
+    """As aiohttp raises it in the middle of a body; the 400 is its parser's word for what came, not a server's."""
+    error = aiohttp.ClientPayloadError("Response payload is not completed")
+    error.__cause__ = aiohttp.http_exceptions.ContentLengthError("Not enough data")
+    assert error.__cause__.code == 400
+    return error
+
+
 class GoogleHttpError(Exception):
     """gcsfs keeps the status as text."""
 
@@ -44,6 +52,7 @@ BUSY = [
     client_error("Throttling", 400),
     client_error("TooManyRequests", 429),
     client_error("OperationAborted", 409),
+    client_error("ConditionalRequestConflict", 409),
     web_error(500),
     web_error(502),
     web_error(429),
@@ -54,6 +63,7 @@ BUSY = [
     botocore.exceptions.ConnectionClosedError(**ENDPOINT),
     botocore.exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2),
     aiohttp.ClientPayloadError("cut"),
+    cut_short(),
     aiohttp.ServerDisconnectedError(),
     aiohttp.ServerTimeoutError(),
     http.client.IncompleteRead(b""),

@@ -168,6 +168,21 @@ def test_what_stopped_a_run_is_written_down(corpus: Path, tmp_path: Path) -> Non
     assert total(parsed((out / "logs" / "metrics.prom").read_text()), "dyntok_run_active") == 0
 
 
+def test_what_stopped_a_run_is_written_down_without_secrets(corpus: Path, tmp_path: Path) -> None:
+    """Any error's text may hold the address that a driver was given."""
+
+    class Failing(RunObserver):
+        def video(self, row: VideoRow) -> None:
+            raise ValueError("GET https://me:hushhush@host/a.mp4?token=hushhush: 500")
+
+    with pytest.raises(ValueError, match="hushhush"):
+        encode([str(corpus)], str(tmp_path), demo_config(), observer=Failing())
+    stopped = [event for event in run_events(str(tmp_path)) if event["event"] == "stopped"]
+    assert [event["reason"] for event in stopped] == ["ValueError: GET https://host/a.mp4 500"]
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or b"hushhush" not in path.read_bytes(), path
+
+
 def test_metrics_go_where_they_are_asked_to(corpus: Path, tmp_path: Path) -> None:
     file = tmp_path / "collector" / "dyntok.prom"
     with pytest.raises(UsageError, match="no folder"):

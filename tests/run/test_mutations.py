@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+import uuid
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,24 +19,39 @@ from dyntok.run import encode, status
 from dyntok.store import verify
 from tests.run.test_bad_inputs import rows_of
 from tests.support.mutations import BASES, MUTATIONS, mutants
-from tests.support.runs import demo_config
+from tests.support.runs import demo_config, environment
 
 TIMEOUT_S = 20.0
+MARK = "DYNTOK_TEST_OFFSPRING"
 
 
-def encode_mutants(tmp_path: Path, count: int, seed: int) -> Counter[str]:
+def offspring(mark: str) -> set[psutil.Process]:
+    """Processes below this one, and those that inherited the mark in their environment and have got away from it."""
+    found = set(psutil.Process().children(recursive=True))
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == mark:
+                found.add(process)
+    return found
+
+
+def encode_mutants(tmp_path: Path, count: int, seed: int, executor: str = "local") -> Counter[str]:
     """Encode and reconcile; the error classes that came."""
     paths = mutants(tmp_path / "in", count, seed)
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
-    began = time.monotonic()
-    report = encode(
-        [str(tmp_path / "in")], str(tmp_path / "out"), demo_config(decode_timeout_s=TIMEOUT_S, frames=2)
-    )
-    seconds = time.monotonic() - began
-    left = [p for p in psutil.Process().children(recursive=True) if p.pid not in before]
-    assert not psutil.wait_procs(left, timeout=5)[1], "a process outlived the run"
+    config = demo_config(decode_timeout_s=TIMEOUT_S, frames=2, shard_size="2MB", executor=executor)
+    before = set(psutil.Process().children(recursive=True))
+    os.environ[MARK] = mark = uuid.uuid4().hex
+    try:
+        began = time.monotonic()
+        report = encode([str(tmp_path / "in")], str(tmp_path / "out"), config)
+        seconds = time.monotonic() - began
+    finally:
+        del os.environ[MARK]
+    left = list(offspring(mark) - before)
+    assert not psutil.wait_procs(left, timeout=20)[1], "a process outlived the run"
     rows = rows_of(tmp_path / "out")
     assert rows.keys() == {path.name for path in paths}
+    assert report.shards > count / 100, "in many shards"
     assert len(rows) == report.videos == report.done + report.failed == count
     assert status(str(tmp_path / "out")).pending == 0
     assert verify(str(tmp_path / "out")).ok
@@ -40,7 +60,7 @@ def encode_mutants(tmp_path: Path, count: int, seed: int) -> Counter[str]:
     classes = Counter(code for _, code, _ in rows.values())
     # A video that hangs costs its limit, and one that dies is tried twice.
     hanging = classes["timeout"] + 2 * classes["worker_died"]
-    assert seconds < 60 + count + hanging * TIMEOUT_S, f"{seconds:.0f} s: {classes}"
+    assert seconds < 120 + count + hanging * TIMEOUT_S, f"{seconds:.0f} s: {classes}"
     print(f"{report.done} done, {report.failed} failed in {seconds:.0f} s: {dict(classes)}")
     return classes
 
@@ -51,9 +71,28 @@ def test_a_few_mutants(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_hundreds_of_mutants(tmp_path: Path) -> None:
-    classes = encode_mutants(tmp_path, 360, seed=2)
-    assert len(classes) > 4, classes
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_a_thousand_mutants(executor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    classes = encode_mutants(tmp_path, 1000, seed=2, executor=executor)
+    assert classes[""] > 100 and len(classes) > 4, classes
+
+
+def test_offspring_that_got_away_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process whose parent has ended belongs to nobody, but for the mark."""
+    monkeypatch.setenv(MARK, "away")
+    program = (
+        "from subprocess import DEVNULL, Popen; "
+        "print(Popen(['sleep', '60'], stdout=DEVNULL, stderr=DEVNULL).pid)"
+    )
+    started = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    child = psutil.Process(int(started.stdout))
+    try:
+        assert child in offspring("away") and child not in psutil.Process().children(recursive=True)
+        assert child not in offspring("other")
+    finally:
+        child.kill()
 
 
 def test_mutants_are_the_same_for_the_same_seed(tmp_path: Path) -> None:

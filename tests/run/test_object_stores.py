@@ -28,7 +28,7 @@ from tests.run.test_bad_inputs import rows_of
 from tests.support.faulty_fs import Fault, FaultyFileSystem, denied, faulty_store, reset, throttled
 from tests.support.faulty_http import FaultyProxy
 from tests.support.runs import command, demo_config, environment, result_digests, run_command
-from tests.support.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, open_uploads, plain_s3, s3_server
+from tests.support.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, open_uploads, plain_s3, s3_server, stored_parts
 
 CLIPS = ("bikes.mp4", "carphone_pristine.mp4")
 OUT = f"s3://{BUCKET}/tokens"
@@ -207,7 +207,7 @@ def test_an_s3_that_throttles_resets_and_breaks_off(
         for skip in range(2, 200, step):
             s3.add(what, method="GET" if what == "short" else ".*", skip=skip)
     report = encode([f"s3://{BUCKET}/videos"], OUT, demo_config(**SMALL))
-    assert (report.done, report.failed) == (2, 0)
+    assert (report.done, report.failed) == (2, 0), [row.error for row in report.failures]
     assert sum(fault.done for fault in s3.faults) > 20
     s3.clear()
     assert contents(digests(OUT)) == contents(result_digests(reference))
@@ -325,7 +325,11 @@ def test_killed_in_the_middle_of_an_upload_and_resumed(
         start_new_session=True,
     ) as process:
         assert arrived.wait(120), "no part was sent"
+        until = time.monotonic() + 60
+        while 1 not in stored_parts() and time.monotonic() < until:
+            time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
+    assert 1 in stored_parts() and 2 not in stored_parts(), "killed between parts"
     assert open_uploads() == ["tokens/shards/shard-000000.tar"]
     assert not plain_s3().exists(f"{BUCKET}/tokens/shards/shard-000000.tar")
     assert not plain_s3().exists(f"{BUCKET}/tokens/shards/shard-000000.json")
@@ -342,7 +346,8 @@ def test_killed_in_the_middle_of_an_upload_and_resumed(
 @on_s3
 def test_an_interrupt_takes_the_upload_back(s3: FaultyProxy, clip_folder: Path, tmp_path: Path) -> None:
     inputs = [str(clip_folder / name) for name in CLIPS]
-    arguments = [sys.executable, "-c", KILLED, "encode", *inputs, "--out", OUT, *BIG]
+    program = [sys.executable, "-c", KILLED, "encode", *inputs, "--out", OUT, *BIG]
+    arguments = [*program, "--grace-period", "0"]  # else the shard in work would be committed
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment()) as process:
 
         def interrupt() -> None:

@@ -6,11 +6,14 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dyntok.run import encode
-from dyntok.store import StoreRoot, verify
+from dyntok.config import EncodeConfig
+from dyntok.errors import StoreError, StoreMismatchError
+from dyntok.run import encode, finalize
+from dyntok.store import DatasetInfo, StoreRoot, verify
 from tests.support.runs import command, demo_config, environment, result_digests, run_command
 
 CLIPS = ("bikes.mp4", "carphone_pristine.mp4")
@@ -130,6 +133,53 @@ def test_a_plan_that_is_lost_is_made_again_from_the_inputs(original: Path, tmp_p
     }
     assert {path: after[path] for path in same} == {path: before[path] for path in same}
     assert verify(str(out)).ok
+
+
+def config_of(out: Path, **settings: Any) -> EncodeConfig:
+    shard_format = DatasetInfo.load(StoreRoot.open(str(out))).shard_format
+    return demo_config(**{"shard_size": "100KB", "format": shard_format, "decode_workers": 1, **settings})
+
+
+@pytest.mark.parametrize("damage", ["gone", "flipped"])
+def test_encode_writes_the_row_marker_of_a_complete_store_anew(
+    original: Path, damage: str, tmp_path: Path
+) -> None:
+    """And no shard: the model is loaded for the marker alone."""
+    out = tmp_path / "out"
+    shutil.copytree(original / "out", out)
+    before = every_byte(out)
+    record = out / "shards" / "shard-000000.json"
+    inode = record.stat().st_ino
+    if damage == "gone":
+        (out / "row_marker.safetensors").unlink()
+    else:
+        flip(out / "row_marker.safetensors", 300, 310)
+    assert not verify(str(out)).ok
+    report = encode([], str(out), config_of(out))
+    assert report.already == report.videos == 3 and record.stat().st_ino == inode
+    assert every_byte(out) == before and verify(str(out)).ok
+
+
+def test_a_store_is_not_finished_without_its_row_marker(original: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(original / "out", out)
+    (out / "row_marker.safetensors").unlink()
+    with pytest.raises(StoreError, match="row_marker") as caught:
+        finalize(str(out))
+    assert caught.value.hint == f"run `dyntok encode --out {out}` to write it"
+
+
+def test_a_lost_plan_lets_no_other_settings_in(original: Path, tmp_path: Path) -> None:
+    """The shards that are left were made with those of dataset.json."""
+    out = tmp_path / "out"
+    shutil.copytree(original / "out", out)
+    (out / "plan.parquet").unlink()
+    before = every_byte(out)
+    with pytest.raises(StoreMismatchError, match="other settings: frames"):
+        encode([str(original / "in")], str(out), config_of(out, frames=5))
+    assert every_byte(out) == before
+    assert encode([str(original / "in")], str(out), config_of(out)).already == 3
+    assert every_byte(out)["dataset.json"] == before["dataset.json"] and verify(str(out)).ok
 
 
 def test_a_repair_takes_the_lock(original: Path, tmp_path: Path) -> None:

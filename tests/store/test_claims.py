@@ -14,8 +14,10 @@ import fsspec
 import pytest
 
 from dyntok.errors import StoreError
+from dyntok.objects import retries
 from dyntok.store import StoreRoot, claims
 from dyntok.store.claims import claim_bytes
+from tests.support.faulty_fs import Fault, faulty_store, throttled
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -64,6 +66,33 @@ def test_an_error_is_no_defeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(claims.os, "link", full)
     with pytest.raises(StoreError, match="No space left"):
         claim_bytes(StoreRoot.open(str(tmp_path / "store"), create=True), b"one", "plan")
+
+
+@pytest.mark.parametrize("url", ["faulty://bucket/store", "faulty://user:secret@bucket/store"])
+def test_faults_that_pass_are_tried_again(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the address that was given, with what stands before the @."""
+    monkeypatch.setattr(retries.Patience, "wait_s", lambda self, failed: 0.001)
+    with faulty_store() as faulty:
+        root = StoreRoot.open(url)
+        faulty.faults += [Fault("info", error=throttled), Fault("put_file", times=2)]
+        assert claim_bytes(root, b"one", "plan")
+        assert not claim_bytes(root, b"two", "plan")
+        assert root.read_bytes("plan") == b"one"
+        assert all(fault.done for fault in faulty.faults)
+
+
+def test_a_write_whose_answer_was_lost_is_not_done_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries.Patience, "wait_s", lambda self, failed: 0.001)
+    root = StoreRoot.open(f"memory://{uuid.uuid4().hex}")
+    fs = fsspec.filesystem("memory")
+
+    def lost(local: str, path: str, **_: object) -> None:
+        fs.pipe_file(path, Path(local).read_bytes())
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    monkeypatch.setattr(fs, "put_file", lost)
+    assert not claim_bytes(root, b"ours", "plan"), "it cannot be told whose it is"
+    assert root.read_bytes("plan") == b"ours"
 
 
 @pytest.mark.parametrize("there", [True, False])

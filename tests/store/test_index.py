@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_rows_are_those_of_the_records(root: StoreRoot) -> None:
     for position in range(len(index)):
         shard, row = index.row(position)
         record = CompletionRecord.load(root, shard)
-        assert record is not None and record.videos[row.position] == row
+        assert record is not None and replace(record.videos[row.position], checksum="") == row
     with pytest.raises(IndexError, match="5 videos"):
         index.row(5)
 

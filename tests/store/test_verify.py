@@ -26,7 +26,7 @@ from dyntok.store import (
     write_manifest,
 )
 from dyntok.store.index_build import rewrite_locations
-from dyntok.store.names import shard_of_path
+from dyntok.store.names import shard_data_path, shard_of_path, shard_of_record
 from dyntok.store.plan_rows import plan_rows
 from dyntok.store.shard_checks import shard_problems
 from dyntok.store.signed import digest_file, sign
@@ -119,6 +119,9 @@ def flip_campaign(
     """Flip a byte, verify, flip it back. Every flip is named by file, by video where it is in a shard's data, and
     with the commands that mend it. Returns how many flips hit each kind of file."""
     root, _ = complete_store(str(folder), make_info(shard_format=shard_format, layout=layout))
+    planned: dict[int | None, set[str]] = {}
+    for entry in plan_rows(root):
+        planned.setdefault(entry.shard, set()).add(entry.id)
     rng = np.random.default_rng(seed)
     files = [(path, data) for path, data in file_bytes(root) if not path.startswith(".tmp")]
     # The small ones would hardly be hit by bytes alone.
@@ -138,6 +141,12 @@ def flip_campaign(
         assert report.repair[0] == f"dyntok verify {folder} --repair"
         of_a_shard = shard_of_path(path) is not None
         assert report.repair[1:] == ((f"dyntok encode --out {folder}",) if of_a_shard else ())
+        shard = shard_of_path(path)
+        assert {finding.path for finding in report.findings if finding.path != path} <= (
+            {shard_data_path(shard, shard_format)} if shard is not None else set()
+        ), "what is sound is not blamed"
+        if shard_of_record(path) is not None:
+            assert {video for finding in found for video in finding.videos} == planned[shard]
         if FILES_OF_A_SHARD.match(path):
             named = {video for finding in found for video in finding.videos}
             assert named, (path, offset, found)

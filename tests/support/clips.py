@@ -58,7 +58,9 @@ def write_video(
     """Encode `images` (the default ones if not given) at `pts` in units of 1/rate seconds."""
     images = pictures() if images is None else images
     times = range(len(images)) if pts is None else pts
-    with av.open(str(path), "w", format=format, options=format_options or {}) as out:
+    # Else Matroska makes up identifiers.
+    options = {"fflags": "+bitexact", **(format_options or {})}
+    with av.open(str(path), "w", format=format, options=options) as out:
         stream: Any = out.add_stream(codec, rate=rate, options=codec_options or {})
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pixels

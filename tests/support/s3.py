@@ -79,6 +79,13 @@ def plain_s3() -> Any:
     return fsspec.filesystem("s3")
 
 
+def stored_parts() -> set[int]:
+    """Numbers of the parts that have arrived of the one multipart upload that is open."""
+    (upload,) = plain_s3().list_multipart_uploads(BUCKET)
+    parts = plain_s3().call_s3("list_parts", Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
+    return {part["PartNumber"] for part in parts.get("Parts", [])}
+
+
 def open_uploads() -> list[str]:
     """Keys of the multipart uploads that were begun and neither completed nor aborted."""
     return [upload["Key"] for upload in plain_s3().list_multipart_uploads(BUCKET)]

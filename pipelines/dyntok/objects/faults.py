@@ -27,6 +27,7 @@ _BUSY_STATUS = frozenset(
 _BUSY_CODES = frozenset(
     {
         "BandwidthLimitExceeded",
+        "ConditionalRequestConflict",
         "InternalError",
         "OperationAborted",
         "OperationTimedOut",
@@ -220,6 +221,8 @@ def _code_of(error: BaseException) -> str:
 
 
 def _status_of(error: BaseException) -> int | None:
+    if any(parent.__name__ == "HttpProcessingError" for parent in type(error).__mro__):
+        return None  # aiohttp's parser says 400 of answers that are cut short; no server did
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

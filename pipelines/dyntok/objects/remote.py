@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ _S3 = frozenset({"s3", "s3a"})
 # Here an object appears whole or not at all, and its etag or checksum stands for its content. The etags of web
 # servers often hold the modification time.
 _OBJECT_STORES = _S3 | {"gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "r2"}
+_CONDITIONAL = _S3 | {"gs", "gcs", "memory"}
 # What is no bucket: a user, or a user and a password with or without a slash in it. ARNs have colons too.
 _S3_CREDENTIALS = r"(?!arn:)[^/]*[@:]"
 _CONTENT_KEYS = ("md5Hash", "crc32c", "ETag", "etag")
@@ -158,6 +159,20 @@ class Remote:
         finally:
             self._forget(path)
 
+    def heads(self, paths: Sequence[str], length: int) -> list[bytes | None]:
+        """Up to `length` bytes from the beginning of each object, asked for together; None where that failed.
+
+        Single failures are not tried again: whoever needs the object reads it.
+        """
+
+        def ask() -> list[Any]:
+            return list(
+                self._fs.cat_ranges(list(paths), [0] * len(paths), [length] * len(paths), on_error="return")
+            )
+
+        found = self._try(ask) if paths else []
+        return [bytes(head) if isinstance(head, bytes | bytearray) else None for head in found]
+
     def find(self, path: str) -> dict[str, ObjectInfo]:
         """Every file below a folder by its path; none if the folder is missing."""
 
@@ -193,6 +208,35 @@ class Remote:
             self.put_bytes(path, local.read_bytes())
         else:
             self._try(lambda: self._put(lambda: self._fs.put_file(str(local), path), path, size), stop)
+
+    def put_new(self, local: Path, path: str) -> bool:
+        """Upload a file unless there is one already. False if there is one, even if an earlier try has put it there.
+
+        Exact where objects can be written on condition (S3, GCS); elsewhere the look and the write are two steps.
+        """
+        size = local.stat().st_size
+        if self.protocol not in _CONDITIONAL:
+            with suppress(MissingObjectError):
+                self.info(path)
+                return False
+            self.put_file(local, path)
+            return True
+
+        def put() -> bool:
+            try:
+                self._put(lambda: self._fs.put_file(str(local), path, mode="create"), path, size)
+            except FileExistsError:
+                return False
+            except OSError:
+                # S3 refuses two writes that meet, and an answer may be lost of a write that was done.
+                self._forget(path)
+                with suppress(FileNotFoundError):
+                    self._fs.info(path)
+                    return False
+                raise
+            return True
+
+        return self._try(put)
 
     def copy(self, path: str, target: str) -> None:
         """Copy an object within the store; its bytes stay there where the protocol allows it."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dyntok.run.forecast import estimate, freeze
     from dyntok.run.journal import FailedVideo, failed_videos, run_events
     from dyntok.run.progress import RunObserver
-    from dyntok.run.repair import repair
+    from dyntok.run.repairing import repair
     from dyntok.run.reports import EncodeReport, PlanReport, StatusReport
     from dyntok.run.state import StoreWatch, status
 
@@ -33,8 +33,8 @@ _WHERE = {
     "failed_videos": "journal",
     "finalize": "completing",
     "freeze": "forecast",
+    "repair": "repairing",
     "run_events": "journal",
-    "repair": "repair",
     "status": "state",
 }
 

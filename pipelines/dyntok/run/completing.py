@@ -15,7 +15,7 @@ from dyntok.run.state import status
 from dyntok.run.survey import Survey, fitting
 from dyntok.store import DatasetInfo, StoreIndex, StoreRoot, build_index, write_manifest
 from dyntok.store.completion import PENDING
-from dyntok.store.names import PLAN_FILE
+from dyntok.store.names import MARKER_FILE, PLAN_FILE
 
 
 def finalize(out: str) -> StatusReport:
@@ -28,7 +28,7 @@ def finalize(out: str) -> StatusReport:
         StoreError: there is no store, or shards are missing; the message says which, and whose they are.
     """
     root = StoreRoot.open(out)
-    DatasetInfo.load(root)
+    info = DatasetInfo.load(root)
     if not root.exists(PLAN_FILE):
         raise StoreError(
             f"{out} has no plan yet", hint="start its jobs, or make the plan with `dyntok plan --out`"
@@ -38,6 +38,11 @@ def finalize(out: str) -> StatusReport:
         root.clear_scratch()
         there = {summary.shard for summary in fitting(Survey(root).summaries(), plan)}
         _refuse_missing(root, plan, num_jobs, [shard for shard in plan.shard_numbers if shard not in there])
+        if info.model.get("has_row_marker") and not root.exists(MARKER_FILE):
+            raise StoreError(
+                f"{root.where(MARKER_FILE)} is missing",
+                hint=f"run `dyntok encode --out {root.url}` to write it",
+            )
         build_index(root, plan.entries())
         # Building it has read every field of every record, which the look before had not.
         _refuse_missing(root, plan, num_jobs, _pending_shards(root))

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from dyntok.config import EncodeConfig
 from dyntok.corpus import Plan
-from dyntok.errors import StoreError
+from dyntok.errors import DamageError, StoreError
 from dyntok.records import VideoRow
 from dyntok.run.array import ArrayJob, open_root
 from dyntok.run.executors import chosen
@@ -25,8 +25,9 @@ from dyntok.run.settings import decode_workers, resolve_precision
 from dyntok.run.spool import SpoolBudget
 from dyntok.run.summaries import ShardSummary
 from dyntok.run.survey import Survey, committed, fitting
-from dyntok.store import DatasetInfo, StoreRoot, build_index, save_tensors, write_manifest
+from dyntok.store import DatasetInfo, Manifest, StoreRoot, build_index, save_tensors, write_manifest
 from dyntok.store.names import MARKER_FILE
+from dyntok.store.signed import digest_file
 from dyntok.video import DecodePool
 from dyntok.vision import ModelSpec, VisualEncoder
 
@@ -89,6 +90,8 @@ def encode(
         if pending:
             monitor.remember(kept)
             _encode_pending(root, asked.config, spec, info, plan, pending, monitor, clock)
+        elif spec.has_row_marker and not _marker_is_sound(root):
+            _write_row_marker(root, asked.config, clock)
         if job is None:
             with clock.measure("finish"):
                 build_index(root, plan.entries())
@@ -195,10 +198,31 @@ def shard_job(
 
 
 def save_row_marker(root: StoreRoot, encoder: VisualEncoder) -> None:
-    """Write the model's `image_newline` once; every process of a run would write the same bytes."""
-    if encoder.row_marker is not None and not root.exists(MARKER_FILE):
-        marker = encoder.row_marker.float().numpy()
-        root.write_atomic(MARKER_FILE, save_tensors({"row_marker": ("F32", marker)}))
+    """Write the model's `image_newline` unless it is there; every process of a run would write the same bytes."""
+    if encoder.row_marker is not None:
+        data = save_tensors({"row_marker": ("F32", encoder.row_marker.float().numpy())})
+        if root.read_if_there(MARKER_FILE) != data:
+            root.write_atomic(MARKER_FILE, data)
+
+
+def _write_row_marker(root: StoreRoot, config: EncodeConfig, clock: StageClock) -> None:
+    """Take it from the model where no shard needs one."""
+    from dyntok.run.executors.local import load_model
+
+    with clock.measure("load"):
+        save_row_marker(root, load_model(config.model_copy(update={"device": "cpu", "compile": False})))
+
+
+def _marker_is_sound(root: StoreRoot) -> bool:
+    """Whether the row marker is there, and the one that the manifest, if any, says it is."""
+    if not root.exists(MARKER_FILE):
+        return False
+    try:
+        manifest = Manifest.load(root)
+    except DamageError:
+        return False
+    written = [file for file in manifest.files if file.path == MARKER_FILE] if manifest else []
+    return not written or digest_file(root, MARKER_FILE) in written
 
 
 class _LoggingObserver(ForwardingObserver):

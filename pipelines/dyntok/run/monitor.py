@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from dyntok.corpus.access import redact
 from dyntok.errors import DyntokError, StoreError, UsageError
 from dyntok.records import VideoRow
 from dyntok.run.array import ArrayJob
@@ -24,6 +23,7 @@ from dyntok.run.summaries import ShardSummary, summarise
 from dyntok.store import StoreRoot
 from dyntok.store.completion import MAX_RECORD_BYTES
 from dyntok.store.names import LOG_FOLDER, record_path
+from dyntok.urls import redact, redact_text
 
 LOCAL_EVERY_S, REMOTE_EVERY_S = 5.0, 30.0
 RECENT_S = 120.0
@@ -72,7 +72,7 @@ class RunMonitor(ForwardingObserver):
             return
         self._stop.set()
         self._thread.join()
-        reason = "" if error is None else f"{type(error).__name__}: {error}"
+        reason = "" if error is None else redact_text(f"{type(error).__name__}: {error}")
         self._write(ENDED if error is None else STOPPED, reason)
         with suppress(StoreError):
             self._summaries_file.flush()

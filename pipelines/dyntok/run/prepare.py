@@ -28,7 +28,7 @@ from dyntok.run.lock import plan_lock
 from dyntok.run.outcome import failed_rows, open_plan
 from dyntok.run.progress import RunObserver
 from dyntok.run.settings import dataset_info, differences
-from dyntok.store import DatasetInfo, StoreRoot
+from dyntok.store import DatasetInfo, StoreRoot, completed_shards
 from dyntok.store.claims import claim_bytes, claim_file
 from dyntok.store.names import DATASET_FILE, MANIFEST_FILE, PLAN_FILE
 from dyntok.vision import ModelSpec, describe_model
@@ -112,17 +112,22 @@ def _content(info: DatasetInfo) -> dict[str, Any]:
 def _freeze(root: StoreRoot, asked: Asked, info: DatasetInfo, observer: RunObserver) -> None:
     """Make the plan, and put it in place unless another process was first.
 
-    Without a plan there is nothing yet that other settings could spoil, so `dataset.json` is written with it. On a
-    local store the lock keeps others away; on an object store the first `dataset.json` and the first plan count.
+    Without a plan and shards there is nothing yet that other settings could spoil, so `dataset.json` is written with
+    it. Where the plan was lost and shards are left, theirs stays. On a local store the lock keeps others away; on an
+    object store the first `dataset.json` and the first plan count.
     """
     if not asked.inputs:
         raise InputError(f"{root.url} has no plan yet and no inputs were given", hint="give INPUT arguments")
+    has_shards = bool(completed_shards(root))
+    if has_shards:
+        _agreed_dataset(root, info)
     frozen = root.scratch_dir() / f"{uuid.uuid4().hex}.plan"
     try:
         listed = list_inputs(asked.inputs, on_skip=observer.skipped)
         freeze_plan(listed, frozen, on_progress=_added_up(observer), **packing(asked.config, info))
         if root.is_local:
-            info.save(root)
+            if not has_shards:
+                info.save(root)
         elif not claim_bytes(root, info.to_bytes(), DATASET_FILE):
             _check_claim(root, info)
         claim_file(root, frozen, PLAN_FILE)

@@ -31,6 +31,7 @@ from dyntok.run.array import ArrayJob
 from dyntok.store import StoreRoot
 from dyntok.store.names import LOG_FOLDER
 from dyntok.store.root import explain_os_error
+from dyntok.urls import redact_text
 
 PART_EVERY_S = 60.0
 
@@ -129,8 +130,12 @@ class RunLog:
         self._file = LineFile(root, _RUN.get() or new_run_name())
 
     def write(self, event: str, **fields: Any) -> None:
-        """Append one event with the current time. Raises StoreError when the disk is full."""
-        line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **fields}, sort_keys=True)
+        """Append one event with the current time. Raises StoreError when the disk is full.
+
+        Texts are those of any error, whose URLs may hold credentials: they are taken out.
+        """
+        shown = {name: redact_text(text) if isinstance(text, str) else text for name, text in fields.items()}
+        line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **shown}, sort_keys=True)
         self._file.append(line.encode() + b"\n")
         with suppress(StoreError):  # tried again with the next event, and at the end
             self._file.flush(PART_EVERY_S)

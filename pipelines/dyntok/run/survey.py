@@ -10,9 +10,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import fsspec
 
 from dyntok.corpus import Plan
 from dyntok.corpus.pooled import ordered_map
@@ -132,15 +129,8 @@ def _local_stamps(folder: Path) -> dict[str, Stamp]:
 
 
 def _remote_stamps(root: StoreRoot) -> dict[str, Stamp]:
-    fs, inner = fsspec.core.url_to_fs(root.where(SHARD_FOLDER))
-    fs.invalidate_cache(inner)
-    try:
-        entries: list[dict[str, Any]] = fs.ls(inner, detail=True)
-    except FileNotFoundError:
-        return {}
-    fs.invalidate_cache(inner)  # a later look must not see this listing
     found: dict[str, Stamp] = {}
-    for entry in entries:
+    for entry in root.remote_entries(SHARD_FOLDER):
         name = str(entry["name"]).rpartition("/")[2]
         if entry.get("type") == "file" and _RECORD_NAME.fullmatch(name):
             marks = (entry.get(key) for key in ("ETag", "etag", "crc32c", "created", "LastModified"))
@@ -153,10 +143,8 @@ def _digests(root: StoreRoot, shards: Sequence[int]) -> list[str | None]:
     folder = root.local_path(SHARD_FOLDER)
     if folder is not None:
         return [_local_digest(f"{folder.parent}/{record_path(shard)}") for shard in shards]
-    fs, _ = fsspec.core.url_to_fs(root.where(SHARD_FOLDER))
-    inner = [fsspec.core.url_to_fs(root.where(record_path(shard)))[1] for shard in shards]
-    heads = fs.cat_ranges(inner, [0] * len(inner), [HEAD_BYTES] * len(inner), on_error="return")
-    return [leading_digest(bytes(head)) if isinstance(head, (bytes, bytearray)) else None for head in heads]
+    heads = root.remote_heads([record_path(shard) for shard in shards], HEAD_BYTES)
+    return [None if head is None else leading_digest(head) for head in heads]
 
 
 def _local_digest(path: str) -> str | None:

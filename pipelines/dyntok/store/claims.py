@@ -8,8 +8,6 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-import fsspec
-
 from dyntok.store.root import StoreRoot, explain_os_error
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -26,7 +24,7 @@ def claim_file(root: StoreRoot, local_tmp: Path, path: str) -> bool:
     target = root.local_path(path)
     with explain_os_error(root.where(path), "write"):
         if target is None:
-            made = _put_new(root.where(path), local_tmp)
+            made = root.upload_new(local_tmp, path)
         else:
             _fsync(local_tmp)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -56,21 +54,6 @@ def _link_new(source: Path, target: Path) -> bool:
         if target.exists():
             return False
         source.rename(target)
-    return True
-
-
-def _put_new(url: str, source: Path) -> bool:
-    fs, inner = fsspec.core.url_to_fs(url)
-    try:
-        fs.put_file(str(source), inner, mode="create")
-    except FileExistsError:
-        return False
-    except OSError:
-        # S3 answers two writes at one moment with a conflict, which s3fs reports as an error of its own.
-        fs.invalidate_cache()
-        if not fs.exists(inner):
-            raise
-        return False
     return True
 
 

@@ -155,7 +155,7 @@ class StoreIndex:
         raise KeyError(video_id)
 
     def row(self, position: int) -> tuple[int, VideoRow]:
-        """Shard and record row of one video. Reads its group of rows; for many, take columns instead."""
+        """Shard and record row of one video, without its checksum. Reads its group of rows; for many, take columns."""
         if not 0 <= position < len(self):
             raise IndexError(f"the store has {len(self)} videos, asked for {position}")
         starts = np.cumsum([0, *self._group_rows])

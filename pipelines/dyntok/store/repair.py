@@ -11,7 +11,6 @@ from typing import Any
 
 from dyntok.errors import DamageError, StoreError
 from dyntok.records import FileDigest
-from dyntok.store.completion import completed_shards
 from dyntok.store.dataset import unsign_versioned
 from dyntok.store.findings import Finding, VerifyReport, encode_command
 from dyntok.store.index_build import build_index
@@ -155,31 +154,18 @@ class _Repair:
         if path in (INDEX_FILE, MANIFEST_FILE) or _kinds(findings, path) & {"missing", "extra"}:
             return False
         wanted = self._manifest.get(path)
+        if wanted is None and path != DATASET_FILE:  # a whole Zarr shard is one path, too
+            return False
         if not self._trials or not self._root.exists(path) or self._root.size(path) > _MOST_MENDED:
             return False
         self._trials -= 1
         data = self._root.read_bytes(path, _MOST_MENDED)
-        right = one_byte_off(data, wanted) if wanted is not None else self._signed(path, data)
+        right = one_byte_off(data, wanted) if wanted is not None else _signed(data)
         if right is None:
             return False
         self._root.write_atomic(path, right)
         self._note(path, "mended", "one byte had changed; its digest proves that it is right again")
         return True
-
-    def _signed(self, path: str, data: bytes) -> bytes | None:
-        """Without a manifest: dataset.json carries a digest of its own."""
-        if path != DATASET_FILE:
-            return None
-        for position in range(len(data)):
-            for bit in range(8):
-                trial = bytearray(data)
-                trial[position] ^= 1 << bit
-                try:
-                    unsign_versioned(bytes(trial), path, indent=2)
-                except StoreError:
-                    continue
-                return bytes(trial)
-        return None
 
     # what is done about them ---------------------------------------------------------------------------------
 
@@ -200,23 +186,10 @@ class _Repair:
             )
             self._commands.append(encode_command(self._root.url, INPUTS))
         elif path == MARKER_FILE:
-            self._marker()
+            self._set_aside(path, "encode takes it from the model again")
+            self._commands.append(encode_command(self._root.url))
         elif path not in (INDEX_FILE, MANIFEST_FILE, SHARD_FOLDER):
             self._note(path, "left", "nothing is known that could mend it")
-
-    def _marker(self) -> None:
-        """The model has it, and encode loads the model if there is a shard to make: the smallest goes."""
-        self._set_aside(MARKER_FILE, "encode takes it from the model again")
-        shards = completed_shards(self._root)
-        if shards:
-            sizes = self._root.sizes(SHARD_FOLDER)
-            size_of = dict.fromkeys(shards, 0)
-            for path, size in sizes.items():
-                shard = shard_of_path(path)
-                if shard in size_of:
-                    size_of[shard] += size
-            self._drop_shard(min(shards, key=lambda shard: (size_of[shard], shard)))
-        self._commands.append(encode_command(self._root.url))
 
     def _derive(self, paths: list[str]) -> None:
         """Index and manifest follow from the rest, which is sound."""
@@ -276,3 +249,17 @@ def _proof(damaged: bytes, made: bytes) -> str:
     if len(damaged) == len(made) and differences < _FEW_BYTES:
         return "but for the damage it says what the old one said"
     return "from the records and the other files, which are taken to be as they were written"
+
+
+def _signed(data: bytes) -> bytes | None:
+    """dataset.json with one bit put right, by the digest that it carries itself; None if that is not its damage."""
+    for position in range(len(data)):
+        for bit in range(8):
+            trial = bytearray(data)
+            trial[position] ^= 1 << bit
+            try:
+                unsign_versioned(bytes(trial), DATASET_FILE, indent=2)
+            except StoreError:
+                continue
+            return bytes(trial)
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -202,6 +202,19 @@ class StoreRoot:
         cut = len(self._prefix) + 1 if self._prefix else 0
         return {name[cut:]: info.size_bytes for name, info in self._store.find(top).items()}
 
+    def remote_entries(self, path: str) -> Sequence[dict[str, Any]]:
+        """fsspec's `info` of everything directly in a folder of an object store; empty if the folder is missing."""
+        with explain_os_error(self.where(path), "list"):
+            try:
+                return self._store.children(self._inner(path))
+            except MissingObjectError:
+                return []
+
+    def remote_heads(self, paths: Sequence[str], length: int) -> Sequence[bytes | None]:
+        """The first bytes of objects of an object store, asked for together; None where that failed."""
+        with explain_os_error(self.url, "read"):
+            return self._store.heads([self._inner(path) for path in paths], length)
+
     # writing ------------------------------------------------------------------------------------------------
 
     def write_atomic(self, path: str, data: bytes) -> None:
@@ -234,6 +247,11 @@ class StoreRoot:
             target.parent.mkdir(parents=True, exist_ok=True)
             local_tmp.replace(target)
             _fsync(target.parent)
+
+    def upload_new(self, local_tmp: Path, path: str) -> bool:
+        """Upload a file to an object store unless there is one already; whether it did. See `Remote.put_new`."""
+        with explain_os_error(self.where(path), "write"):
+            return self._store.put_new(local_tmp, self._inner(path))
 
     def commit_tree(self, local_tmp: Path, path: str, stop: Stop = lambda: False) -> None:
         """Move a finished temporary folder to its place, replacing what is there, or upload its files."""

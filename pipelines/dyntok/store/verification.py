@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -248,16 +249,24 @@ class _Verification:
             return  # what it says of the records is worth nothing
         pending = 0
         planned = set()
+        damaged = {f.path for f in self._findings if shard_of_record(f.path) is not None and not f.videos}
+        videos: dict[str, tuple[str, ...]] = {}
         try:
             for shard, group in groupby(plan_rows(self._root), key=lambda entry: entry.shard):
-                digest = plan_digest(group)
+                entries = list(group)
+                digest = plan_digest(entries)
                 planned.add(shard)
+                if record_path(shard) in damaged:
+                    videos[record_path(shard)] = tuple(entry.id for entry in entries)
                 pending += shard not in records
                 if shard in records and records[shard].plan_digest != digest:
-                    self._find("plan", record_path(shard), f"the record of shard {shard} is of another plan")
+                    message = f"the record of shard {shard} is of another plan"
+                    self._find("plan", record_path(shard), message, tuple(entry.id for entry in entries))
         except DamageError as error:
             self._find("plan", PLAN_FILE, error.message)
             return
+        # Without its record, a shard's videos are not there.
+        self._findings = [replace(f, videos=f.videos or videos.get(f.path, ())) for f in self._findings]
         for shard in records.keys() - planned:
             self._find("extra", record_path(shard), f"shard {shard} is not in the plan")
         if not complete:
