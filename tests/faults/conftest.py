@@ -41,3 +41,9 @@ def tars(machine: Machine, corpus: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def zarrs(machine: Machine, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     return Campaign.of(machine, corpus, tmp_path_factory.mktemp("zarrs") / "runs", "zarr")
+
+
+@pytest.fixture(scope="session")
+def pairs(machine: Machine, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Campaign:
+    """With two decode processes, so that there is one more to be killed."""
+    return Campaign.of(machine, corpus, tmp_path_factory.mktemp("pairs") / "runs", "webdataset", workers=2)

@@ -15,7 +15,10 @@ import subprocess
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
+
+_PR_SET_NAME = 15
 
 
 class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
@@ -39,6 +42,7 @@ def _boot(
 ) -> NoReturn:
     status = 70
     try:
+        call_me("zygote" if "zygote" in args[2] else "probe")
         if new_session:
             os.setsid()
         for ours, theirs in enumerate(stdio):
@@ -53,23 +57,29 @@ def _boot(
         sys.argv = ["-c", *args[3:]]
         exec(compile(args[2], "<boot>", "exec"), {"__name__": "__main__"})
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a fork must never run on into the code of its parent
         traceback.print_exc()
     finally:
         os._exit(status)
 
 
+def call_me(name: str) -> None:
+    """Give this process a name by which others can tell what it is."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
 def _close_others(keep: set[int]) -> None:
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in keep:
+    for handle in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        if handle not in keep:
             with suppress(OSError):
-                os.close(int(name))
+                os.close(handle)
 
 
 def run_child(request: dict[str, Any]) -> NoReturn:
     """One command line in this fork, its streams in a file."""
     status = 70
     try:
+        call_me("driver")
         os.setsid()
         handle = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -78,8 +88,11 @@ def run_child(request: dict[str, Any]) -> NoReturn:
         _close_others({0, 1, 2})
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         subprocess.Popen = ForkedPopen  # type: ignore[misc]
+        from dyntok.objects import multipart
         from dyntok_cli.main import main
 
+        os.environ.update(request["env"])
+        multipart.PART_BYTES = request["part_bytes"] or multipart.PART_BYTES
         if fault := request["fault"]:
             where, action, number, log = fault
             armed = ctypes.CDLL(None).dyntok_fault_arm(
@@ -90,7 +103,7 @@ def run_child(request: dict[str, Any]) -> NoReturn:
         main(request["argv"])
     except SystemExit as end:
         status = int(end.code or 0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a fork must never run on into the code of its parent
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -113,6 +126,8 @@ def warm_up() -> None:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith(("__main__", "adapters", ".ray", ".crew", ".session", ".lmms_eval")):
                 importlib.import_module(module.name)
+    import s3fs  # noqa: F401
+
     from dyntok.vision import load_encoder
 
     load_encoder("demo", device="cpu")

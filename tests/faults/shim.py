@@ -92,14 +92,26 @@ class Machine:
         self._process.communicate()
 
     def run(
-        self, *arguments: object, folder: Path | None = None, action: str = "count", number: int = 0
+        self,
+        *arguments: object,
+        folder: Path | None = None,
+        action: str = "count",
+        number: int = 0,
+        env: dict[str, str] | None = None,
+        part_bytes: int | None = None,
     ) -> Ended:
-        """Run one command line to its end."""
+        """Run one command line to its end. `part_bytes` is the size of the parts in which uploads go."""
         self._count += 1
         log = self._scratch / f"{self._count}.log"
         output = self._scratch / f"{self._count}.out"
         fault = None if folder is None else [str(folder), action, number, str(log)]
-        request = {"argv": [str(a) for a in arguments], "output": str(output), "fault": fault}
+        request = {
+            "argv": [str(argument) for argument in arguments],
+            "output": str(output),
+            "fault": fault,
+            "env": env or {},
+            "part_bytes": part_bytes,
+        }
         if self._process.stdin is None:
             raise AssertionError
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -109,6 +121,10 @@ class Machine:
         log.unlink(missing_ok=True)
         output.unlink()
         return ended
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def _answer(self) -> str:
         if self._process.stdout is None:

@@ -10,15 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.points import Campaign, Tally, spread, store_digests
+from tests.faults.points import WRITES, Campaign, Tally, spread, store_digests, striking
 from tests.faults.shim import Call, run_armed
 
 ACTIONS = ("kill", "torn", "short", "eio", "enospc-on")
-WRITES = ("write", "pwrite", "writev")
-
-
-def numbers_for(campaign: Campaign, action: str) -> list[int]:
-    return campaign.numbers(WRITES if action in ("torn", "short") else None)
 
 
 def held(tally: Tally) -> None:
@@ -30,20 +25,20 @@ def held(tally: Tally) -> None:
     ("action", "share"), [("kill", 0.8), ("kill", 0.4), ("enospc-on", 0.5), ("torn", 0.3)]
 )
 def test_a_few_points(tars: Campaign, action: str, share: float) -> None:
-    numbers = numbers_for(tars, action)
-    held(tars.strike(action, [numbers[int(share * len(numbers))]]))
+    calls = striking(tars.calls, action)
+    held(tars.strike(action, [calls[int(share * len(calls))]], Tally()))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("action", ACTIONS)
 def test_some_points(tars: Campaign, action: str) -> None:
-    held(tars.strike(action, spread(numbers_for(tars, action), 6)))
+    held(tars.strike(action, spread(striking(tars.calls, action), 6), Tally()))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("action", ACTIONS)
 def test_some_points_of_zarr(zarrs: Campaign, action: str) -> None:
-    held(zarrs.strike(action, spread(numbers_for(zarrs, action), 4)))
+    held(zarrs.strike(action, spread(striking(zarrs.calls, action), 4), Tally()))
 
 
 @pytest.mark.campaign
@@ -55,7 +50,9 @@ def test_every_point(
 ) -> None:
     campaign: Campaign = request.getfixturevalue({"webdataset": "tars", "zarr": "zarrs"}[shard_format])
     begun = time.monotonic()
-    tally = campaign.strike(action, numbers_for(campaign, action))
+    tally = Tally()
+    campaign.strike(action, striking(campaign.first_calls, action), tally)
+    campaign.strike(action, striking(campaign.last_calls, action), tally, finishing=True)
     with capsys.disabled():
         print(f"\n{shard_format}, {action}: {tally}, {time.monotonic() - begun:.0f} s")
     held(tally)
@@ -125,5 +122,5 @@ def kinds(calls: Iterable[Call]) -> Counter[tuple[str, str]]:
     return Counter(
         (call.name, re.sub(r"[0-9a-f]{32}|\.\d+\.tmp", "*", call.path))
         for call in calls
-        if not call.path.startswith("logs/")
+        if not call.path.startswith("logs")
     )
