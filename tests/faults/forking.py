@@ -93,6 +93,7 @@ def run_child(request: dict[str, Any]) -> NoReturn:
 
         os.environ.update(request["env"])
         multipart.PART_BYTES = request["part_bytes"] or multipart.PART_BYTES
+        ctypes.CDLL(None).dyntok_clock_jump(ctypes.c_long(request["clock_jump_s"]))
         if fault := request["fault"]:
             where, action, number, log = fault
             armed = ctypes.CDLL(None).dyntok_fault_arm(

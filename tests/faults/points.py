@@ -91,9 +91,14 @@ class Campaign:
         assert store_digests(folder / "out") == digests, last.text
         return cls(machine, corpus, folder, flags, unfinished, ended.calls, last.calls, digests)
 
-    def encode(self, out: Path, action: str = "count", number: int = 0) -> Ended:
-        arguments = ("encode", self.corpus, "--out", out, *self.flags)
-        return self.machine.run(*arguments, folder=out, action=action, number=number)
+    def encode(self, out: Path, action: str = "count", number: int = 0, clock_jump_s: int = 0) -> Ended:
+        return self.machine.run(
+            *("encode", self.corpus, "--out", out, *self.flags),
+            folder=out,
+            action=action,
+            number=number,
+            clock_jump_s=clock_jump_s,
+        )
 
     @property
     def first_calls(self) -> tuple[Call, ...]:

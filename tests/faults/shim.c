@@ -4,6 +4,8 @@
  * (DYNTOK_FAULT="ACTION NUMBER", DYNTOK_FAULT_FOLDER, DYNTOK_FAULT_LOG). Only the process that was armed counts: its
  * children have another id, and programs that it starts do not load this library.
  *
+ * `dyntok_clock_jump` makes the wall clock of the process jump forth and back while it runs.
+ *
  * Each counted call is a line of the log: number, name, path below the folder. The call that is struck has a `!` more.
  */
 #define _GNU_SOURCE
@@ -21,6 +23,7 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum action { COUNT, KILL, AFTER, TORN, SHORT, FAIL, FAIL_ON };
@@ -271,4 +274,18 @@ int openat64(int base, const char *name, int flags, ...) {
     REAL(openat64);
     MODE(flags, mode)
     WHOLE(makes(flags) ? of_path(base, name, buffer) : NULL, "create", "", real(base, name, flags, mode));
+}
+
+static atomic_long clock_calls;
+static long clock_jump;
+
+/* From now on, the wall clock is so many seconds late, right or early, by turns of eight readings. */
+void dyntok_clock_jump(long seconds) { clock_jump = seconds; }
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    REAL(clock_gettime);
+    int result = real(clock, now);
+    if (clock_jump && clock == CLOCK_REALTIME)
+        now->tv_sec += clock_jump * (atomic_fetch_add(&clock_calls, 1) / 8 % 3 - 1);
+    return result;
 }

@@ -99,8 +99,13 @@ class Machine:
         number: int = 0,
         env: dict[str, str] | None = None,
         part_bytes: int | None = None,
+        clock_jump_s: int = 0,
     ) -> Ended:
-        """Run one command line to its end. `part_bytes` is the size of the parts in which uploads go."""
+        """Run one command line to its end.
+
+        `part_bytes` is the size of the parts in which uploads go. With `clock_jump_s` the wall clock jumps so far,
+        forth and back, all the time.
+        """
         self._count += 1
         log = self._scratch / f"{self._count}.log"
         output = self._scratch / f"{self._count}.out"
@@ -111,6 +116,7 @@ class Machine:
             "fault": fault,
             "env": env or {},
             "part_bytes": part_bytes,
+            "clock_jump_s": clock_jump_s,
         }
         if self._process.stdin is None:
             raise AssertionError

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -35,10 +36,13 @@ def members(server: int) -> dict[str, list[int]]:
 
 
 class Killer:
-    """While it is entered, kills random members of the run, a few times at most."""
+    """While it is entered, kills random members of the run, or only those of a kind, a few times at most."""
 
-    def __init__(self, server: int, rng: random.Random, kills: Counter[str], most: int) -> None:
-        self.server, self.rng, self.kills, self.most = server, rng, kills, most
+    def __init__(
+        self, server: int, rng: random.Random, kills: Counter[str], most: int, kind: str | None = None
+    ) -> None:
+        self.server, self.rng, self.kills, self.most, self.kind = server, rng, kills, most, kind
+        self.pause_s = (0.05, 0.9) if kind is None else (0.0, 0.1)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.run)
 
@@ -51,16 +55,17 @@ class Killer:
         self.thread.join()
 
     def run(self) -> None:
-        for _ in range(self.most):
-            if self.stop.wait(self.rng.uniform(0.05, 0.9)):
-                return
+        left = self.most
+        while left and not self.stop.wait(self.rng.uniform(*self.pause_s)):
             there = members(self.server)
-            if not there:
+            kinds = [kind for kind in sorted(there) if self.kind in (None, kind)]
+            if not kinds:
                 continue
-            kind = self.rng.choice(sorted(there))
+            kind = self.rng.choice(kinds)
             with suppress(ProcessLookupError):
                 os.kill(self.rng.choice(there[kind]), signal.SIGKILL)
                 self.kills[kind] += 1
+            left -= 1
 
 
 def kill_and_resume(campaign: Campaign, wanted: int, seed: int) -> tuple[Counter[str], Counter[str]]:
@@ -104,6 +109,21 @@ def test_some_kills(pairs: Campaign) -> None:
     kills, _ = kill_and_resume(pairs, 20, seed=1)
     nothing_is_left(pairs.machine.pid)
     assert len(kills) >= 3, kills
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "most"), [("worker", 4), ("zygote", 2), ("probe", 4)])
+def test_kills_of_one_kind_cost_no_video(tars: Campaign, tmp_path: Path, kind: str, most: int) -> None:
+    """The first run dies with a video in work, which the second one looks into."""
+    out = tmp_path / "out"
+    marks = [call.number for call in tars.calls if call.path.startswith("logs/marks/")]
+    assert tars.encode(out, "kill", marks[2]).code == -9
+    kills: Counter[str] = Counter()
+    with Killer(tars.machine.pid, random.Random(0), kills, most, kind):
+        ended = tars.encode(out)
+    assert kills[kind] >= min(most, 2), kills
+    assert ended.code == DONE_WITH_FAILURES, ended.text
+    assert store_digests(out) == tars.digests
 
 
 @pytest.mark.campaign
