@@ -29,6 +29,13 @@ def test_a_few_points(tars: Campaign, action: str, share: float) -> None:
     held(tars.strike(action, [calls[int(share * len(calls))]], Tally()))
 
 
+def test_a_plan_that_cannot_be_written(tars: Campaign) -> None:
+    call = next(call for call in tars.calls if call.name == "rename" and ".plan" in call.path)
+    tally = tars.strike("eio", [call], Tally())
+    held(tally)
+    assert tally.ends["refused"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("action", ACTIONS)
 def test_some_points(tars: Campaign, action: str) -> None:
