@@ -123,9 +123,10 @@ class Machine:
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         code = int(self._answer())
-        ended = Ended(code, output.read_text(), read_calls(log))
+        text = output.read_text() if output.exists() else ""  # killed before it could open it
+        ended = Ended(code, text, read_calls(log))
         log.unlink(missing_ok=True)
-        output.unlink()
+        output.unlink(missing_ok=True)
         return ended
 
     @property
