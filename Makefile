@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 SPREAD ?= -n 2 --dist loadfile
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-slow check lint types wheel-demo lmms-eval bench bench-loaders format clean
+.PHONY: help demo test test-slow faults check lint types wheel-demo lmms-eval bench bench-loaders format clean
 
 help:           ## Show the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 17
@@ -28,7 +28,10 @@ test: $(READY)        ## Run the tests, in two processes
 	$(BIN)/python -m pytest -q $(SPREAD)
 
 test-slow: $(READY)   ## Run the slow tests too
-	$(BIN)/python -m pytest -q -m 'not gpu' $(SPREAD)
+	$(BIN)/python -m pytest -q -m 'not gpu and not campaign' $(SPREAD)
+
+faults: $(READY)      ## Run the whole fault campaign: every point at which a run can die (an hour)
+	$(BIN)/python -m pytest -q -m campaign tests/faults
 
 check: $(READY) lint types test    ## Lint, types and tests
 

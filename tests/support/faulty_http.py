@@ -27,7 +27,8 @@ class Fault:
 
     `what`: `status` (answer with `status`/`code`), `reset` (cut the connection without an answer), `short` (cut it in
     the middle of the answer's body), `stall` (answer nothing until the proxy closes), `late` (do the request, then
-    cut the connection, so that its success is not heard of), or `call` (call `action`, then forward).
+    cut the connection, so that its success is not heard of), or `call` (call `action`, then forward). `action` is
+    called first, or, with `late`, when the request is done.
     """
 
     what: str
@@ -131,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             proxy.log.append((self.command, self.path))
             fault = next((f for f in proxy.faults if f.takes(self.command, self.path)), None)
         what = fault.what if fault else ""
-        if fault is not None and fault.action is not None:
+        if fault is not None and fault.action is not None and what != "late":
             fault.action()
         if what == "stall":
             proxy.closing.wait()
@@ -142,8 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and what == "status":
             return self._refuse(fault)
         answer = self._ask(body)
-        if what == "late":
+        if fault is not None and what == "late":
             answer.read()
+            if fault.action is not None:
+                fault.action()
             return self._cut()
         self.send_response(answer.status)
         for name, value in answer.getheaders():

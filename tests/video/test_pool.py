@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -125,6 +126,49 @@ def test_a_killed_process_goes_unnoticed(pool: DecodePool, bikes: Path) -> None:
     assert killed
     assert isinstance(consumer.ended[0], Finished)
     np.testing.assert_array_equal(consumer.all(0), expected(bikes))
+
+
+class Killer:
+    """Kills decode processes, or their parent, whenever frames come, up to some times."""
+
+    def __init__(self, pool: DecodePool, times: int, *, parent: bool = False) -> None:
+        self.pool, self.left, self.parent = pool, times, parent
+
+    def __call__(self, event: DecodeEvent) -> None:
+        if isinstance(event, Frames) and self.left:
+            self.left -= 1
+            for pid in self.pool.worker_pids():
+                with suppress(ProcessLookupError, psutil.NoSuchProcess):
+                    os.kill(psutil.Process(pid).ppid() if self.parent else pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("times", "parent"), [(4, False), (2, True)])
+def test_kills_from_outside_do_not_cost_a_video(
+    pool: DecodePool, bikes: Path, times: int, parent: bool
+) -> None:
+    killer = Killer(pool, times, parent=parent)
+    consumer = Consumer(pool)
+    consumer.run([bikes], killer)
+    assert not killer.left
+    assert isinstance(consumer.ended[0], Finished)
+    np.testing.assert_array_equal(consumer.all(0), expected(bikes))
+
+
+def test_a_video_whose_process_is_killed_every_time_ends(pool: DecodePool, bikes: Path) -> None:
+    consumer = Consumer(pool)
+    consumer.run([bikes], Killer(pool, 100))
+    failed = consumer.ended[0]
+    assert isinstance(failed, Failed)
+    assert (failed.attempts, failed.error.message) == (5, "bikes.mp4: the decode process died (SIGKILL)")
+
+
+def test_the_parent_of_the_processes_may_be_killed_while_it_has_none(carphone: Path) -> None:
+    with DecodePool(settings(Sampling(2)), workers=1) as pool:
+        (zygote,) = psutil.Process().children()[-1:]
+        zygote.kill()
+        consumer = Consumer(pool)
+        consumer.run([carphone])
+        assert isinstance(consumer.ended[0], Finished)
 
 
 def test_a_video_that_kills_its_process_fails_after_its_attempts(pool: DecodePool, bikes: Path) -> None:

@@ -31,6 +31,7 @@ from dyntok.run.settings import dataset_info, differences
 from dyntok.store import DatasetInfo, StoreRoot, completed_shards
 from dyntok.store.claims import claim_bytes, claim_file
 from dyntok.store.names import DATASET_FILE, MANIFEST_FILE, PLAN_FILE
+from dyntok.store.root import explain_os_error
 from dyntok.vision import ModelSpec, describe_model
 
 FINGERPRINT_JOBS = 8
@@ -124,7 +125,8 @@ def _freeze(root: StoreRoot, asked: Asked, info: DatasetInfo, observer: RunObser
     frozen = root.scratch_dir() / f"{uuid.uuid4().hex}.plan"
     try:
         listed = list_inputs(asked.inputs, on_skip=observer.skipped)
-        freeze_plan(listed, frozen, on_progress=_added_up(observer), **packing(asked.config, info))
+        with explain_os_error(root.where(PLAN_FILE), "make"):
+            freeze_plan(listed, frozen, on_progress=_added_up(observer), **packing(asked.config, info))
         if root.is_local:
             if not has_shards:
                 info.save(root)
@@ -168,9 +170,10 @@ def _kept_or_grown(
     if new:
         additions.append(list_inputs(asked.inputs))
     appended = root.scratch_dir() / "plan.parquet"
-    append_entries(
-        plan, chain(*additions), appended, on_progress=_added_up(observer), **packing(config, info)
-    )
+    with explain_os_error(root.where(PLAN_FILE), "make"):
+        append_entries(
+            plan, chain(*additions), appended, on_progress=_added_up(observer), **packing(config, info)
+        )
     plan.close()
     # A complete store becomes an incomplete one before its plan grows.
     root.remove(MANIFEST_FILE)

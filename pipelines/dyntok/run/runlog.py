@@ -111,7 +111,9 @@ class LineFile:
             with explain_os_error(str(self._local), "write"):
                 self._local.parent.mkdir(exist_ok=True)
                 with open(self._local, "ab", buffering=0) as file:
-                    file.write(line)
+                    rest = memoryview(line)
+                    while rest:  # the kernel may write a part
+                        rest = rest[file.write(rest) :]
 
     def flush(self, every_s: float = 0.0) -> None:
         """Upload what has come since the last part, if that is so long ago. Raises StoreError, and nothing is lost."""

@@ -20,11 +20,12 @@ NEVER = float("inf")
 
 @dataclass(slots=True)
 class Job:
-    """A task on its way, over all its attempts."""
+    """A task on its way, over all its attempts; `kills` of them ended because somebody killed their process."""
 
     task: DecodeTask
     ref: SourceRef
     attempts: int = 0
+    kills: int = 0
     opened: tuple[SampledFrames, VideoInfo] | None = None
     delivered: int = 0
 
@@ -50,6 +51,14 @@ def same_video(one: tuple[SampledFrames, VideoInfo], other: tuple[SampledFrames,
     frames, others = one[0], other[0]
     times = equal(frames.frame_pts, others.frame_pts)
     return one[1] == other[1] and times and equal(frames.frame_index, others.frame_index)
+
+
+def was_killed(status: int) -> bool:
+    """Whether a process was killed from outside, as by an operator or a kernel out of memory, or with its parent.
+
+    A decoder that crashes does so with another signal, and what a video may take is limited from within.
+    """
+    return status in (-signal.SIGKILL, UNKNOWN_STATUS)
 
 
 def how_it_ended(status: int) -> str:

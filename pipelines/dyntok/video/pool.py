@@ -14,7 +14,7 @@ from typing import Any
 from dyntok.errors import RunError, VideoError
 from dyntok.records import VideoInfo
 from dyntok.video.events import DecodeEvent, DecodeTask, Failed, Finished, Frames, Opened
-from dyntok.video.jobs import NEVER, Job, Worker, how_it_ended, same_video
+from dyntok.video.jobs import NEVER, Job, Worker, how_it_ended, same_video, was_killed
 from dyntok.video.ring import FrameRing
 from dyntok.video.settings import DecodeSettings
 from dyntok.video.staging import Staging
@@ -22,6 +22,8 @@ from dyntok.video.worker import WATCHDOG_STATUS
 from dyntok.video.zygote import UNKNOWN_STATUS, Zygote
 
 _TRIED_AGAIN = frozenset(("worker_died", "unreadable"))
+# A kill says little about the video, but one that brings the kernel's killer every time has to end.
+_MOST_KILLS = 5
 _FEWEST_FETCHES, _MOST_FETCHES = 4, 32
 
 
@@ -30,8 +32,9 @@ class DecodePool:
 
     A process is killed when a video takes longer than its limit (waiting for the consumer does not count), and
     replaced after `recycle_after` videos. A video whose process died, or that could not be read, is tried again, up
-    to `max_attempts` times in all; the consumer sees nothing of it: what it has got is not sent again. `queue_ahead`
-    tasks may wait beyond those that are being decoded.
+    to `max_attempts` times in all; the consumer sees nothing of it: what it has got is not sent again. Attempts whose
+    process was killed from outside do not count towards that, up to the fifth. `queue_ahead` tasks may wait beyond
+    those that are being decoded.
 
     Remote videos are fetched while others are decoded, by threads of this process; their time does not count as
     decoding. Some more of them are taken than there are processes.
@@ -198,7 +201,8 @@ class DecodePool:
 
     def _settle(self, job: Job, error: VideoError) -> None:
         """Try once more, or fail for good."""
-        if error.code in _TRIED_AGAIN and job.attempts < self._max_attempts:
+        left = job.attempts - job.kills < self._max_attempts and job.kills < _MOST_KILLS
+        if error.code in _TRIED_AGAIN and left:
             self._pending.appendleft(job)
         else:
             self._end(job, Failed(job.task, error, job.attempts))
@@ -240,6 +244,7 @@ class DecodePool:
         if status == WATCHDOG_STATUS:
             self._settle(job, self._timeout(job))
         else:
+            job.kills += was_killed(status)
             self._settle(
                 job,
                 VideoError("worker_died", f"{job.task.id}: the decode process died{how_it_ended(status)}"),
@@ -268,10 +273,15 @@ class DecodePool:
         try:
             return self._zygote.kill(worker.pid)
         except RunError:
-            # It died with all its children; the next start makes a new one.
-            self._zygote.close()
-            self._zygote = Zygote(self._settings)
+            self._replace_zygote()
             return UNKNOWN_STATUS
+
+    def _replace_zygote(self) -> Zygote:
+        """It died with all its children."""
+        if self._zygote is not None:
+            self._zygote.close()
+        self._zygote = Zygote(self._settings)
+        return self._zygote
 
     def _assign(self) -> None:
         while self._pending:
@@ -304,7 +314,10 @@ class DecodePool:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                pid = self._zygote.spawn(theirs.fileno(), ring.descriptor)
+                try:
+                    pid = self._zygote.spawn(theirs.fileno(), ring.descriptor)
+                except RunError:  # killed when it had no children whose end would have told
+                    pid = self._replace_zygote().spawn(theirs.fileno(), ring.descriptor)
         except BaseException:
             ours.close()
             raise

@@ -6,7 +6,7 @@ import os
 import platform
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +97,8 @@ class MarksLeft:
     def forget(self) -> None:
         """Remove the files, once the suspects are looked into."""
         for file in self.files:
-            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
 
 
 def marks_left(root: StoreRoot, pending: Sequence[int]) -> MarksLeft:
@@ -134,7 +135,6 @@ def _marked(context: RunContext) -> Iterator[RunObserver]:
     if folder is None:
         yield context.observer
         return
-    folder.mkdir(parents=True, exist_ok=True)
     marks = Marks(Path(folder, f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"), context.observer)
     keep = True
     try:

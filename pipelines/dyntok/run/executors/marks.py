@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dyntok.records import PlanEntry, VideoRow
 from dyntok.run.progress import ForwardingObserver, RunObserver
+from dyntok.store.root import explain_os_error
 
 try:
     import fcntl
@@ -36,13 +37,18 @@ class Traces:
 
 
 class Marks(ForwardingObserver):
-    """Writes the marks of one process; `inner` is told of everything too. The file is locked while it is open."""
+    """Writes the marks of one process; `inner` is told of everything too. The file is locked while it is open.
+
+    Raises StoreError if the file cannot be made.
+    """
 
     def __init__(self, path: Path, inner: RunObserver) -> None:
         super().__init__(inner)
         self._path = path
         self._unwritten: dict[str, Place] = {}
-        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        with explain_os_error(str(path), "write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         if fcntl is not None:
             with suppress(
                 OSError
@@ -72,7 +78,10 @@ class Marks(ForwardingObserver):
     def close(self, *, keep: bool) -> None:
         """Stop marking; without `keep`, nothing is left for a later run to find."""
         if not keep:
-            self._path.unlink(missing_ok=True)
+            with suppress(
+                OSError
+            ):  # a later run tries these videos alone, which costs it time and nothing else
+                self._path.unlink(missing_ok=True)
         os.close(self._handle)
 
     def _write(self, line: str) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from typing import Any
 
 from dyntok.errors import DyntokError, RunError
@@ -23,6 +25,9 @@ _BOOT = (
     "import_module(a['child']).main(a)"
 )
 READY, SURVIVED = "ready", "survived"
+# Times that a child may be killed from outside before that counts against the video, or it is taken for impossible to
+# start one.
+_KILLS_FORGIVEN = 4
 
 
 class ProbeChild:
@@ -41,18 +46,37 @@ class ProbeChild:
         self._scratch.cleanup()
 
     def died_of(self, entry: PlanEntry) -> bool:
-        """Whether encoding the video killed the process. Raises RunError if it cannot be tried."""
-        if self._process is None:
-            self._process = self._start()
-        answer = self._ask(json.dumps([entry.shard, entry.position]))
-        if answer == SURVIVED:
-            return False
-        self._end()
-        if answer:
-            raise RunError(f"{entry.source} cannot be looked into: {json.loads(answer)}")
+        """Whether encoding the video killed the process. Raises RunError if it cannot be tried.
+
+        A process that was killed, and not by a kernel out of memory, was killed by somebody: it is tried again, a few
+        times.
+        """
+        for _ in range(_KILLS_FORGIVEN + 1):
+            if self._process is None:
+                self._process = self._start()
+            before = _kernel_kills()
+            answer = self._ask(json.dumps([entry.shard, entry.position]))
+            if answer == SURVIVED:
+                return False
+            status = self._end()
+            if answer:
+                raise RunError(f"{entry.source} cannot be looked into: {json.loads(answer)}")
+            if status != -signal.SIGKILL or _kernel_kills() > before:
+                return True
         return True
 
     def _start(self) -> subprocess.Popen[str]:
+        for _ in range(_KILLS_FORGIVEN + 1):
+            process = self._spawn()
+            if process.stdout is not None and process.stdout.readline().strip() == READY:
+                return process
+            process.kill()
+            process.communicate()
+            if process.returncode != -signal.SIGKILL:
+                break
+        raise RunError("the process for videos under suspicion cannot be started; stderr says why")
+
+    def _spawn(self) -> subprocess.Popen[str]:
         import torch
 
         arguments = {
@@ -64,18 +88,13 @@ class ProbeChild:
             # A child that dies cannot clean up.
             "scratch": self._scratch.name,
         }
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-c", _BOOT, json.dumps(arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-        if process.stdout is None or process.stdout.readline().strip() != READY:
-            process.kill()
-            process.wait()
-            raise RunError("the process for videos under suspicion cannot be started; stderr says why")
-        return process
 
     def _ask(self, question: str) -> str:
         """The answer; empty if the process died."""
@@ -89,11 +108,21 @@ class ProbeChild:
             return ""
         return process.stdout.readline().strip()
 
-    def _end(self) -> None:
+    def _end(self) -> int | None:
+        """Kill the process; how it ended, perhaps before."""
         process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
+        if process is None:
+            return None
+        process.kill()
+        process.communicate()
+        return process.returncode
+
+
+def _kernel_kills() -> int:
+    """Processes that the kernel has killed for want of memory, in any control group; 0 where it does not say."""
+    with suppress(OSError), open("/proc/vmstat", encoding="ascii") as counters:
+        return next((int(line.split()[1]) for line in counters if line.startswith("oom_kill ")), 0)
+    return 0
 
 
 def main(arguments: dict[str, Any]) -> None:
