@@ -29,8 +29,8 @@ RATE, SECONDS = 30, 60
 SAMPLINGS = {
     "8 frames": Sampling(frames=8),
     "32 frames": Sampling(frames=32),
-    "1 a second": Sampling(fps=1.0),
-    "every frame": Sampling(fps=float(RATE)),
+    "1 a second": Sampling(frames=None, fps=1.0),
+    "every frame": Sampling(frames=None, fps=float(RATE)),
 }
 
 
