@@ -85,6 +85,11 @@ class StoreRoot:
         return f"StoreRoot({self.url!r})"
 
     @property
+    def address(self) -> str:
+        """What `open` takes in any process, whatever its working directory. May hold credentials: not for people."""
+        return self._full_url if self._base is None else str(self._base)
+
+    @property
     def is_local(self) -> bool:
         return self._base is not None
 

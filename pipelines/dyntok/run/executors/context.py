@@ -52,11 +52,6 @@ class RunContext:
                 file.write(entry)
 
 
-def absolute_url(root: StoreRoot) -> str:
-    """The store's address, whatever the working directory."""
-    return str(Path(root.url).absolute()) if root.is_local else root.url
-
-
 def absolute_config(config: EncodeConfig) -> EncodeConfig:
     """The configuration with a model folder's path, if it is one, whatever the working directory."""
     if config.model == "demo" or not Path(config.model).exists():

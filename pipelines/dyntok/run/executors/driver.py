@@ -16,7 +16,7 @@ import torch
 from ray.exceptions import RayError
 
 from dyntok.errors import DyntokError, RunError
-from dyntok.run.executors.context import RunContext, absolute_config, absolute_url
+from dyntok.run.executors.context import RunContext, absolute_config
 from dyntok.run.executors.crew import REMAINS_TIMEOUT_S, Call, Crew, Death, Member, reason
 from dyntok.run.executors.drain import Drain
 from dyntok.run.executors.exchange import ActorTask, Progress, ShardResult, Started
@@ -311,7 +311,7 @@ def actor_task(context: RunContext, asked: Demand) -> ActorTask:
     """What every actor of a run is told."""
     settings = {"device": asked.device, "decode_workers": asked.decode_workers}
     return ActorTask(
-        url=absolute_url(context.root),
+        url=context.root.address,
         config=absolute_config(context.config).model_copy(update=settings),
         spec=context.spec,
         info=context.info,

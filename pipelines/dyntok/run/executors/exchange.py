@@ -18,7 +18,7 @@ class ActorTask:
     `torch_threads` are the driver's: on CPUs they may decide how wide float32 products round.
     """
 
-    url: str
+    url: str = field(repr=False)
     config: EncodeConfig
     spec: ModelSpec
     info: DatasetInfo

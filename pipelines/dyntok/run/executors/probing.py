@@ -17,12 +17,12 @@ from typing import Any
 
 from dyntok.errors import DyntokError, RunError
 from dyntok.records import PlanEntry
-from dyntok.run.executors.context import RunContext, absolute_config, absolute_url
+from dyntok.run.executors.context import RunContext, absolute_config
 
 CHILD = "dyntok.run.executors.probing"
 _BOOT = (
-    "import json,sys; from importlib import import_module; a=json.loads(sys.argv[1]); sys.path[:]=a['path']; "
-    "import_module(a['child']).main(a)"
+    "import json,sys; from importlib import import_module; a=json.loads(sys.stdin.readline()); "
+    "sys.path[:]=a['path']; import_module(a['child']).main(a)"
 )
 READY, SURVIVED = "ready", "survived"
 # Times that a child may be killed from outside before that counts against the video, or it is taken for impossible to
@@ -82,19 +82,25 @@ class ProbeChild:
         arguments = {
             "path": sys.path,
             "child": CHILD,
-            "out": absolute_url(self._context.root),
+            "out": self._context.root.address,
             "config": absolute_config(self._context.config).model_dump(mode="json"),
             "threads": torch.get_num_threads(),
             # A child that dies cannot clean up.
             "scratch": self._scratch.name,
         }
-        return subprocess.Popen(
-            [sys.executable, "-c", _BOOT, json.dumps(arguments)],
+        process = subprocess.Popen(
+            [sys.executable, "-c", _BOOT],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
+        if process.stdin is not None:
+            # Not as an argument, which any user of the machine can read: the store's address may hold credentials.
+            with suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(arguments) + "\n")
+                process.stdin.flush()
+        return process
 
     def _ask(self, question: str) -> str:
         """The answer; empty if the process died."""
