@@ -22,6 +22,7 @@ from dyntok.errors import StoreError, StoreLockedError
 from dyntok.run.array import ArrayJob
 from dyntok.store import StoreRoot
 from dyntok.store.names import LOCK_FILE, SCRATCH_FOLDER
+from dyntok.store.root import store_error
 
 try:
     import fcntl
@@ -165,7 +166,7 @@ def _opened(root: StoreRoot, name: str) -> Iterator[TextIO]:
         # Over NFS, sharing a lock needs the right to read and holding it alone that to write.
         handle = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise StoreError(f"cannot write to {root.url}: {error.strerror}") from error
+        raise store_error(error, root.url, "write to") from error
     with handle:
         yield handle
 
@@ -192,7 +193,7 @@ def _scratch(root: StoreRoot) -> Path:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
-        raise StoreError(f"cannot write to {root.url}: {error.strerror}") from error
+        raise store_error(error, root.url, "write to") from error
     return folder
 
 
