@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,15 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 def pytest_configure(config: pytest.Config) -> None:
     import torch
+    from hypothesis import settings
 
     torch.set_num_threads(1)
+    # Timings are no tests.
+    settings.register_profile("dyntok", deadline=None)
+    settings.load_profile("dyntok")
+    # A shell that starts this with `&` has Ctrl-C ignored, which the commands under test would inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _clip_folder() -> Path:
