@@ -30,8 +30,8 @@ test: $(READY)        ## Run the tests, in two processes
 test-slow: $(READY)   ## Run the slow tests too
 	$(BIN)/python -m pytest -q -m 'not gpu and not campaign' $(SPREAD)
 
-faults: $(READY)      ## Run the whole fault campaign: every point at which a run can die (an hour)
-	$(BIN)/python -m pytest -q -m campaign tests/faults
+faults: $(READY)      ## Run the whole fault campaign, hours: every point at which a run can die, 2,000 flipped bytes
+	$(BIN)/python -m pytest -q -m campaign
 
 check: $(READY) lint types test    ## Lint, types and tests
 

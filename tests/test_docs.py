@@ -70,3 +70,10 @@ def test_the_code_of_the_evaluation_page_runs(videos: Path, capsys: pytest.Captu
     run("evaluation.md", code_of("evaluation.md"))
     # Four frames of two videos, unmerged: 784 tokens, one marker, and the text.
     assert "threshold=1.0, budget=None, frames=None, markers='video') 8" in capsys.readouterr().out
+
+
+def test_the_figures_worked_out_on_the_page_on_scale_are_those_of_its_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run("scale.md", code_of("scale.md"))
+    assert f"```\n{capsys.readouterr().out}```" in (DOCS / "scale.md").read_text()

@@ -51,7 +51,7 @@ def command(title: str, out: Path) -> None:
 def run(arguments: list[str]) -> str:
     environment = {**os.environ, "PYTHONPATH": f"{HERE / 'pipelines'}{os.pathsep}{HERE}"}
     return subprocess.run(
-        arguments, check=True, capture_output=True, text=True, env=environment
+        arguments, check=True, stdout=subprocess.PIPE, text=True, env=environment
     ).stdout.strip()
 
 

@@ -31,16 +31,23 @@ def test_quick_calls_stay_in_this_thread(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Clock:
-    """A clock that moves when calls are made: by so much for each call here, and by so much in a thread."""
+    """A clock that moves when calls are made: by so much for each call here, and by so much in a thread.
 
-    def __init__(self, here_s: float, thread_s: float) -> None:
+    `busy` is the share of that in which a call here computes; the rest it waits.
+    """
+
+    def __init__(self, here_s: float, thread_s: float, busy: float = 0.0) -> None:
         self.now = 0.0
+        self._busy = busy
         self._costs = {True: here_s, False: thread_s}
         self._main = threading.get_ident()
         self._lock = threading.Lock()
 
     def perf_counter(self) -> float:
         return self.now
+
+    def thread_time(self) -> float:
+        return self.now * self._busy
 
     def call(self, _: int) -> bool:
         here = threading.get_ident() == self._main
@@ -66,6 +73,25 @@ def test_threads_are_taken_where_they_help(
     seen = list(ordered_map(clock.call, range(32 * 2000), jobs=4))
     share = seen.count(False) / len(seen)
     assert in_threads[0] <= share <= in_threads[1]
+
+
+def test_calls_that_compute_stay_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads would share one interpreter; what looks quicker there is chance."""
+    clock = Clock(10e-3, 1e-3, busy=1.0)
+    monkeypatch.setattr(pooled, "time", clock)
+    assert all(ordered_map(clock.call, range(32 * 100), jobs=4))
+
+
+def test_one_slow_look_does_not_bring_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when this thread had to wait for a core."""
+    clock = Clock(20e-6, 1e-6)
+
+    def call(number: int) -> bool:
+        clock.now += 8e-3 if number % 320 == 319 else 0.0
+        return clock.call(number)
+
+    monkeypatch.setattr(pooled, "time", clock)
+    assert all(ordered_map(call, range(32 * 100), jobs=4))
 
 
 def test_memory_does_not_grow_with_the_stream() -> None:

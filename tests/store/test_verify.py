@@ -168,7 +168,7 @@ def test_flips_are_named_by_file_video_and_remedy(tmp_path: Path, shard_format: 
     flip_campaign(tmp_path, shard_format, layout, 40, seed=1, deep_every=1 if shard_format != "zarr" else 8)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("shard_format", "layout", "flips"),

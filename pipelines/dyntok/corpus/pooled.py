@@ -7,14 +7,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from statistics import median
 from typing import Generic, TypeVar
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 _CHUNK = 32
-# A call that takes less gains nothing from threads: they would spend more than that on waiting for the interpreter.
+# A call that waits less gains nothing from threads: they would spend more than that on waiting for the interpreter.
 _QUICK_S = 50e-6
+# Looks that are remembered: on a busy machine a single one may have waited for a core.
+_LOOKS = 5
 # A call that takes more waits for a network or a disk, so threads help for certain. In between it is tried out.
 _SLOW_S = 1e-3
 _TRIAL, _SHORT, _LONG = 32, 128, 1024
@@ -39,7 +42,7 @@ def ordered_map(fn: Callable[[_In], _Out], items: Iterable[_In], *, jobs: int) -
     mapping = _Mapping(fn, chunks(items, _CHUNK), jobs)
     while not mapping.exhausted:
         yield from mapping.here(1)
-        if jobs == 1 or mapping.each_s <= _QUICK_S:
+        if jobs == 1 or mapping.exhausted or median(mapping.waits_s) <= _QUICK_S:
             continue
         here_s = mapping.each_s
         yield from mapping.threads(_TRIAL if here_s < _SLOW_S else None)
@@ -50,19 +53,26 @@ def ordered_map(fn: Callable[[_In], _Out], items: Iterable[_In], *, jobs: int) -
 
 
 class _Mapping(Generic[_In, _Out]):
-    """A map in progress. `each_s`: seconds an item took in the last stretch, without what the consumer took."""
+    """A map in progress.
+
+    `each_s`: seconds an item took in the last stretch, without what the consumer took. `waits_s`: seconds of waiting an
+    item in the last chunks that were done here.
+    """
 
     def __init__(self, fn: Callable[[_In], _Out], waiting: Iterator[list[_In]], jobs: int) -> None:
         self._fn, self._waiting, self._jobs = fn, waiting, jobs
         self.exhausted = False
         self.each_s = 0.0
+        self.waits_s: deque[float] = deque(maxlen=_LOOKS)
 
     def here(self, count: int) -> Iterator[_Out]:
         """The next `count` chunks in this thread."""
         for chunk in self._next(count):
-            start = time.perf_counter()
+            start, busy = time.perf_counter(), time.thread_time()
             done = self._run(chunk)
-            self.each_s = (time.perf_counter() - start) / len(chunk)
+            seconds, busy = time.perf_counter() - start, time.thread_time() - busy
+            self.each_s = seconds / len(chunk)
+            self.waits_s.append((seconds - busy) / len(chunk))
             yield from done
 
     def threads(self, count: int | None) -> Iterator[_Out]:
