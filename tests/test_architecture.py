@@ -16,10 +16,11 @@ SHARED = {"errors", "records", "urls"}
 MAY_IMPORT = {
     "objects": {"urls"},
     "merging": SHARED,
+    "stats": set(),
     "vision": SHARED,
     "video": SHARED | {"objects"},
     "corpus": SHARED | {"objects"},
-    "store": SHARED | {"objects"},
+    "store": SHARED | {"objects", "stats"},
     "load": SHARED | {"objects", "store", "merging"},
     "adapters": SHARED | {"load", "store", "merging", "vision"},
     "run": SHARED | {"objects", "config", "merging", "vision", "video", "corpus", "store"},
