@@ -100,7 +100,7 @@ class MapStatistics:
             values = similarity[some]
             # The first edge that a similarity does not exceed: what merges at an edge lies above it.
             places = np.searchsorted(edges, values[:, :, 1:].ravel())
-            total.similarity[:] += np.bincount(places, minlength=len(edges))
+            total.similarity[:] += np.bincount(places, minlength=len(edges))[: len(edges)]
             for level, threshold in enumerate(shape.thresholds):
                 begins = ~(values > np.float32(threshold))
                 begins[:, :, 0] = True
