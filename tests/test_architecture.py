@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "store": SHARED | {"objects", "stats"},
     "load": SHARED | {"objects", "store", "merging"},
     "adapters": SHARED | {"load", "store", "merging", "vision"},
+    "report": SHARED | {"stats", "store", "run", "video", "config"},
     "run": SHARED | {"objects", "config", "merging", "vision", "video", "corpus", "store"},
 }
 PACKAGES = sorted(p.name for p in SOURCE.iterdir() if (p / "__init__.py").exists() and p.name in MAY_IMPORT)

@@ -40,8 +40,8 @@ def stored(root: StoreRoot) -> list[MapStatistics]:
     found = []
     for shard in completed_shards(root):
         record = CompletionRecord.load_strict(root, shard)
-        statistics = load_statistics(root, info, record)
-        assert statistics is not None
+        assert record.statistics is not None
+        statistics = load_statistics(root, info, shard, record.statistics)
         assert statistics.to_json() == gather_statistics(open_shard_reader(root, info, shard), info).to_json()
         found.append(statistics)
     return found
@@ -104,7 +104,7 @@ def test_damage_is_found_and_mended_without_encoding(tmp_path: Path, shard_forma
         else:
             root.write_atomic(PATH, data)
             with pytest.raises(DamageError, match="sha256"):
-                load_statistics(root, DatasetInfo.load(root), CompletionRecord.load_strict(root, 1))
+                load_statistics(root, DatasetInfo.load(root), 1, digest_bytes(PATH, before[PATH]))
         report = verify(str(tmp_path))
         assert {finding.path for finding in report.findings} == {PATH}
         assert report.repair == (f"dyntok verify {tmp_path} --repair",)
@@ -143,8 +143,7 @@ def test_statistics_that_lie_are_found(tmp_path: Path) -> None:
 def test_stores_without_them_stay_valid(tmp_path: Path) -> None:
     root, _ = complete_store(str(tmp_path / "old"), make_info())
     without_statistics(root)
-    info = DatasetInfo.load(root)
-    assert load_statistics(root, info, CompletionRecord.load_strict(root, 0)) is None
+    assert CompletionRecord.load_strict(root, 0).statistics is None
     assert verify(str(tmp_path / "old")).ok
     before = dict(file_bytes(root))
     convert(str(tmp_path / "old"), str(tmp_path / "zarr"), format="zarr")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Mask = npt.NDArray[np.bool_]
+Columns = dict[str, npt.NDArray[Any]]
 MICROSECONDS = 1_000_000
 TOKENS_PREFIX = "tokens_"
 
@@ -36,19 +36,32 @@ class Totals:
         return cls(0, 0, 0, 0, 0, 0, 0, 0, (0,) * len(names))
 
     @classmethod
-    def of(cls, columns: dict[str, npt.NDArray[Any]], names: tuple[str, ...], chosen: Mask) -> Totals:
-        """Of the chosen rows of `index.parquet`; `names` are those of its thresholds."""
-        done = columns["done"] & chosen
-        sums = {name: int(columns[name][done].sum()) for name in ("frames", "patches", "nbytes")}
-        return cls(
-            videos=int(chosen.sum()),
-            done=int(done.sum()),
-            failed=int((columns["failed"] & chosen).sum()),
-            pending=int((columns["pending"] & chosen).sum()),
-            microseconds=int(columns["microseconds"][done].sum()),
-            tokens=tuple(int(columns[TOKENS_PREFIX + name][done].sum()) for name in names),
-            **sums,
-        )
+    def of(cls, columns: Columns, names: tuple[str, ...]) -> Totals:
+        """Of some rows of `index.parquet`; `names` are those of its thresholds."""
+        return cls.grouped(columns, names, np.zeros(len(columns["done"]), np.int64), 1)[0]
+
+    @classmethod
+    def grouped(
+        cls, columns: Columns, names: tuple[str, ...], codes: npt.NDArray[np.int64], count: int
+    ) -> list[Totals]:
+        """Of each of `count` groups of rows; `codes` says which group a row belongs to."""
+
+        def sums(numbers: npt.NDArray[Any], which: npt.NDArray[Any]) -> list[int]:
+            found = np.zeros(count, np.int64)
+            np.add.at(found, codes[which], numbers[which])
+            summed: list[int] = found.tolist()
+            return summed
+
+        done = columns["done"]
+        every = np.ones(len(done), np.bool_)
+        found = {name: sums(columns[name], done) for name in ("frames", "microseconds", "patches", "nbytes")}
+        found |= {status: sums(every, columns[status]) for status in ("done", "failed", "pending")}
+        found["videos"] = sums(every, every)
+        tokens = [sums(columns[TOKENS_PREFIX + name], done) for name in names]
+        return [
+            cls(tokens=tuple(some[i] for some in tokens), **{name: some[i] for name, some in found.items()})
+            for i in range(count)
+        ]
 
     def __add__(self, other: Totals) -> Totals:
         sums = {

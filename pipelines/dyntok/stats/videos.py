@@ -13,9 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dyntok.stats.distribution import Distribution
-from dyntok.stats.totals import MICROSECONDS, TOKENS_PREFIX, Totals
-
-Columns = dict[str, npt.NDArray[Any]]
+from dyntok.stats.totals import MICROSECONDS, TOKENS_PREFIX, Columns, Totals
 
 EXTREMES = 8
 EXAMPLES = 3
@@ -85,7 +83,7 @@ class VideoStatistics:
         share = tokens[-1] / np.maximum(patches, 1)
         return cls(
             names=names,
-            totals=Totals.of(columns, names, np.ones(batch.num_rows, np.bool_)),
+            totals=Totals.of(columns, names),
             frames=Distribution.of(columns["frames"][done]),
             milliseconds=Distribution.of(columns["microseconds"][done] // 1000),
             tokens=tuple(Distribution.of(numbers) for numbers in tokens),

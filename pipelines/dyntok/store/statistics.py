@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dyntok.errors import DamageError
+from dyntok.records import FileDigest
 from dyntok.stats import MapShape, MapStatistics
 from dyntok.store.completion import CompletionRecord
 from dyntok.store.dataset import DatasetInfo, unsign_versioned
@@ -26,14 +27,11 @@ def statistics_bytes(statistics: MapStatistics, shard: int) -> bytes:
     return sign({"format_version": FORMAT_VERSION, "shard": shard, **statistics.to_json()})
 
 
-def load_statistics(root: StoreRoot, info: DatasetInfo, record: CompletionRecord) -> MapStatistics | None:
-    """Statistics of a shard; None where it was written without.
+def load_statistics(root: StoreRoot, info: DatasetInfo, shard: int, file: FileDigest) -> MapStatistics:
+    """Statistics of a shard, from the file that its record or the manifest names.
 
-    Raises DamageError if the file is not the one that the record names, StoreError where reading fails.
+    Raises DamageError if it has another digest, StoreError where reading fails.
     """
-    file = record.statistics
-    if file is None:
-        return None
     where = root.where(file.path)
     data = root.read_bytes(file.path, _MAX_BYTES)
     if digest_bytes(file.path, data) != file:
@@ -43,7 +41,7 @@ def load_statistics(root: StoreRoot, info: DatasetInfo, record: CompletionRecord
         )
     content: dict[str, Any] = unsign_versioned(data, where)
     try:
-        if content.pop("shard") != record.shard or content.pop("format_version") != FORMAT_VERSION:
+        if content.pop("shard") != shard or content.pop("format_version") != FORMAT_VERSION:
             raise ValueError("it is of another shard")
         return MapStatistics.from_json(content, map_shape(info))
     except (KeyError, TypeError, ValueError) as error:
