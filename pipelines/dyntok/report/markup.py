@@ -42,11 +42,10 @@ def joined(parts: Iterable[Markup]) -> Markup:
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int | None = None) -> Markup:
     """A table that scrolls sideways on narrow screens. Columns from `numbers` on are aligned to the right."""
 
+    first = len(headers) if numbers is None else numbers
+
     def cells(kind: str, row: Sequence[str]) -> Markup:
-        return joined(
-            tag(kind, cell, class_="number" if numbers is not None and i >= numbers else "")
-            for i, cell in enumerate(row)
-        )
+        return joined(tag(kind, cell, class_="number" if i >= first else False) for i, cell in enumerate(row))
 
     head = tag("thead", tag("tr", cells("th", headers)))
     body = tag("tbody", joined(tag("tr", cells("td", row)) for row in rows))

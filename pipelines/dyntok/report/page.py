@@ -7,6 +7,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,7 +48,8 @@ def save_report(statistics: Sequence[StoreStatistics], path: str, *, thumbnails:
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def report_html(statistics: Sequence[StoreStatistics], *, thumbnails: bool = True) -> str:
@@ -90,7 +92,7 @@ def _slider(statistics: Sequence[StoreStatistics]) -> Markup:
         )
         for number, found in enumerate(statistics)
     )
-    head = tag("tr", *(tag("th", name, class_="number" if i else "") for i, name in enumerate(headers)))
+    head = tag("tr", *(tag("th", name, class_="number" if i else False) for i, name in enumerate(headers)))
     return tag(
         "div",
         tag("label", "threshold ", tag("output", id="threshold-value"), for_="threshold"),
