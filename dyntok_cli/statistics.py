@@ -114,7 +114,10 @@ def comparison_text(documents: Sequence[dict[str, Any]]) -> str:
             document["store"],
             count(document["done"]),
             count(document["frames"]),
-            *(ratio(document["tokens"].get(name, 0), document["patches"]) for name in names),
+            *(
+                ratio(document["tokens"][name], document["patches"]) if name in document["tokens"] else "-"
+                for name in names
+            ),
             size(document["bytes"]),
         )
         for document in documents
