@@ -109,19 +109,12 @@ def comparison_text(documents: Sequence[dict[str, Any]]) -> str:
     if len(documents) < 2:
         return ""
     names = sorted({name for document in documents for name in document["tokens"]}, key=float)
-    rows = [
-        (
-            document["store"],
-            count(document["done"]),
-            count(document["frames"]),
-            *(
-                ratio(document["tokens"][name], document["patches"]) if name in document["tokens"] else "-"
-                for name in names
-            ),
-            size(document["bytes"]),
-        )
-        for document in documents
-    ]
+    rows = []
+    for document in documents:
+        curve = dict(zip(document["curve"]["threshold"], document["curve"]["tokens"], strict=True))
+        kept = (ratio(n, document["patches"]) if (n := curve.get(float(name))) else "-" for name in names)
+        numbers = count(document["done"]), count(document["frames"])
+        rows.append((document["store"], *numbers, *kept, size(document["bytes"])))
     return "\n\n\n" + table(("store", "videos", "frames", *(f"at {name}" for name in names), "bytes"), rows)
 
 

@@ -95,17 +95,17 @@ def test_thumbnails_are_the_frames_that_were_encoded(
 def test_several_stores_come_side_by_side(tmp_path: Path, cli: Callable[..., Ran]) -> None:
     paths = [tmp_path / name for name in "ab"]
     complete_store(str(paths[0]), make_info())
-    complete_store(str(paths[1]), make_info(thresholds=(0.45, 0.6), shard_format="zarr"))
+    complete_store(str(paths[1]), make_info(thresholds=(0.45, 0.4567, 0.6), shard_format="zarr"))
     document = cli("stats", *paths, "--json").json
     assert [entry["store"] for entry in document["stores"]] == [str(path) for path in paths]
     assert cli("stats", paths[1], "--json").json == document["stores"][1]
     text = cli("stats", *paths, "--html", tmp_path / "r.html").stdout
     last = text.split("\n\n\n")[-1].splitlines()
     assert last[0].split()[:2] == ["store", "videos"] and last[0].split()[3:] == [
-        *(word for name in ("0.40", "0.45", "0.50", "0.60") for word in ("at", name)),
+        *(word for name in ("0.40", "0.45", "0.4567", "0.50", "0.60") for word in ("at", name)),
         "bytes",
     ]
-    assert "-" in last[3].split()
+    assert "-" in last[2].split() and "-" not in last[3].split()
     assert len(Parsed((tmp_path / "r.html").read_text()).data["stores"]) == 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,15 +77,17 @@ def test_shards_and_their_order_do_not_matter(tmp_path: Path) -> None:
     assert json.dumps(documents[0]) == json.dumps(documents[1]) == json.dumps(documents[2])
 
 
+@pytest.mark.parametrize("place", ["local", "memory"])
 @pytest.mark.parametrize("shard_format", FORMATS)
-def test_counted_again_or_read_they_are_the_same(tmp_path: Path, shard_format: str) -> None:
-    root, _ = complete_store(str(tmp_path), make_info(shard_format=shard_format))
-    stored = gather(str(tmp_path))
-    again = gather(str(tmp_path), recompute=True)
+def test_counted_again_or_read_they_are_the_same(tmp_path: Path, shard_format: str, place: str) -> None:
+    url = str(tmp_path) if place == "local" else f"memory://{uuid.uuid4().hex}"
+    root, _ = complete_store(url, make_info(shard_format=shard_format))
+    stored = gather(url)
+    again = gather(url, recompute=True)
     assert (stored.recounted, again.recounted) == (0, 3)
     assert kept(stored.to_json()) == kept(again.to_json())
     without_statistics(root)
-    old = gather(str(tmp_path))
+    old = gather(url)
     assert old.recounted == 3 and kept(old.to_json()) == kept(stored.to_json())
 
 

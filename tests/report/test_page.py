@@ -141,7 +141,7 @@ def test_several_stores_side_by_side(tmp_path: Path) -> None:
     found = [gather(str(tmp_path / name)) for name in "ab"]
     parsed = Parsed(page.report_html(found, thumbnails=False))
     data = parsed.data
-    assert data["start"] == 0.6 and 0.4321 not in data["steps"]
+    assert data["start"] == 0.55 and 0.4321 not in data["steps"]
     for store, statistics in zip(data["stores"], found, strict=True):
         edges = statistics.maps.shape.edges
         assert [edges[place] for place in store["places"]] == data["steps"]

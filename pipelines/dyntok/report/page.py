@@ -143,7 +143,7 @@ def _data(
         for found, some in zip(statistics, shown, strict=True)
     ]
     stored = {found.info.stored_threshold for found in statistics}
-    start = max(stored & common, default=steps[-1])
+    start = min(stored & common, default=steps[-1])
     return {"steps": steps, "start": start, "stores": stores, "charts": [chart.to_json() for chart in charts]}
 
 

@@ -38,11 +38,10 @@ def headline(statistics: Sequence[StoreStatistics]) -> Markup:
 
 
 def _kept(found: StoreStatistics, name: str) -> str:
-    if name not in found.videos.names:
+    if float(name) not in found.maps.shape.edges:
         return "-"
-    total = found.videos.totals
-    tokens = total.tokens[found.videos.names.index(name)]
-    return f"{percent(tokens, total.patches)} ({tokens:,})"
+    tokens = found.maps.tokens(float(name))
+    return f"{percent(tokens, found.maps.patches)} ({tokens:,})"
 
 
 def chart(figure: Figure) -> Markup:
