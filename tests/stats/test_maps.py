@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_refused() -> None:
         MapStatistics.of(np.zeros((1, 2, 5), np.float32), SHAPE)
     content = found.to_json()
     for change in (
-        {"rows": 4},
+        {"grid": {"rows": 4, "cols": 5}},
         {"videos": True},
         {"frames": 1.5},
         {"similarity": [0] * 401},

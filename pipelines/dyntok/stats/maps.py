@@ -135,8 +135,7 @@ class MapStatistics:
     def to_json(self) -> dict[str, Any]:
         """As JSON types; `from_json` is the inverse."""
         return {
-            "rows": self.shape.rows,
-            "cols": self.shape.cols,
+            "grid": {"rows": self.shape.rows, "cols": self.shape.cols},
             "thresholds": list(self.shape.thresholds),
             "edges": list(self.shape.edges),
             "frame_bin": self.shape.frame_bin,
