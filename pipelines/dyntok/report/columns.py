@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from dyntok.errors import DamageError, UsageError
 from dyntok.stats import Totals
-from dyntok.stats.videos import columns_of
+from dyntok.stats.videos import columns_of, columns_read
 from dyntok.store import StoreIndex, StoreRoot
 from dyntok.store.index import explain_parquet
 from dyntok.store.names import PLAN_FILE
@@ -44,7 +44,7 @@ def break_down(root: StoreRoot, index: StoreIndex, column: str) -> Breakdown:
     names = index.thresholds
     sums: dict[str, Totals] = {}
     values = _Values(root, column)
-    for batch in index.batches():
+    for batch in index.batches(columns_read(names)):
         found = values.of(batch.column("id").to_pylist())
         places: dict[str, int] = {}
         codes = [places.setdefault(_place(sums, value, names), len(places)) for value in found]

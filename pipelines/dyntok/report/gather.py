@@ -11,6 +11,7 @@ from dyntok.records import FileDigest
 from dyntok.report.columns import Breakdown, break_down
 from dyntok.stats import MapStatistics, VideoStatistics
 from dyntok.stats.describe import breakdown_json, describe
+from dyntok.stats.videos import columns_read
 from dyntok.store import (
     DatasetInfo,
     Manifest,
@@ -74,7 +75,7 @@ def gather(
     info = DatasetInfo.load(root)
     index = StoreIndex.open(root)
     videos = VideoStatistics.empty(index.thresholds)
-    for batch in index.batches():
+    for batch in index.batches(columns_read(index.thresholds)):
         videos = videos + VideoStatistics.of(batch, index.thresholds)
     maps, shards, recounted = _maps(root, info, recompute, on_progress)
     if (maps.videos, maps.frames) != (videos.totals.done, videos.totals.frames):

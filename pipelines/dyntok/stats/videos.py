@@ -15,6 +15,11 @@ import pyarrow.compute as pc
 from dyntok.stats.distribution import Distribution
 from dyntok.stats.totals import MICROSECONDS, TOKENS_PREFIX, Columns, Totals
 
+# What is looked at of a row, besides its tokens.
+COLUMNS = (
+    *("id", "status", "error_class", "error", "shard", "row"),
+    *("frames", "seconds", "patches", "nbytes", "decoder"),
+)
 EXTREMES = 8
 EXAMPLES = 3
 MOST_NAMES = 64
@@ -75,7 +80,7 @@ class VideoStatistics:
 
     @classmethod
     def of(cls, batch: pa.RecordBatch, names: tuple[str, ...]) -> VideoStatistics:
-        """Of some rows of `index.parquet`."""
+        """Of some rows of `index.parquet`, of which `columns_read(names)` are needed."""
         columns = columns_of(batch, names)
         done = np.flatnonzero(columns["done"])
         patches = columns["patches"][done]
@@ -117,6 +122,11 @@ class VideoStatistics:
             least=_smallest((*self.least, *other.least), 1),
             most=_smallest((*self.most, *other.most), -1),
         )
+
+
+def columns_read(names: tuple[str, ...]) -> list[str]:
+    """The columns of `index.parquet` that statistics need."""
+    return [*COLUMNS, *(TOKENS_PREFIX + name for name in names)]
 
 
 def columns_of(batch: pa.RecordBatch, names: tuple[str, ...]) -> Columns:
