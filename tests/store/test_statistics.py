@@ -154,6 +154,16 @@ def test_stores_without_them_stay_valid(tmp_path: Path) -> None:
     }
     root.write_atomic(PATH, b"x")
     assert [(f.kind, f.path) for f in verify(str(tmp_path / "old")).findings] == [("extra", PATH)]
+    assert [(item.path, item.what) for item in repair(str(tmp_path / "old")).mended] == [(PATH, "set aside")]
+    assert verify(str(tmp_path / "old")).ok
+
+
+def test_beside_a_lost_dataset_nothing_is_made_anew(tmp_path: Path) -> None:
+    root, _ = complete_store(str(tmp_path), make_info())
+    root.write_atomic("dataset.json", b"{}")
+    root.write_atomic(PATH, b"x")
+    report = repair(str(tmp_path))
+    assert not report.ok and "made anew" not in {item.what for item in report.mended}
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -11,8 +11,8 @@ from typing import Any
 
 from dyntok.errors import DamageError, StoreError
 from dyntok.records import FileDigest
-from dyntok.store.completion import CompletionRecord, completed_shards
-from dyntok.store.dataset import DatasetInfo, unsign_versioned
+from dyntok.store.completion import completed_shards
+from dyntok.store.dataset import unsign_versioned
 from dyntok.store.findings import Finding, VerifyReport, encode_command
 from dyntok.store.index_build import build_index
 from dyntok.store.manifest import Manifest, write_manifest
@@ -32,10 +32,9 @@ from dyntok.store.names import (
     shard_of_statistics,
 )
 from dyntok.store.plan_rows import plan_rows
-from dyntok.store.reader import open_shard_reader
 from dyntok.store.root import StoreRoot
-from dyntok.store.signed import digest_bytes, digest_file
-from dyntok.store.statistics import gather_statistics, statistics_bytes
+from dyntok.store.signed import digest_file
+from dyntok.store.statistics import statistics_again
 from dyntok.store.verification import verify
 
 _MOST_MENDED = 2**20
@@ -175,13 +174,8 @@ class _Repair:
         shard = shard_of_statistics(path)
         if shard is None or any(shard_of_path(f.path) == shard and f.path != path for f in findings):
             return False
-        record = CompletionRecord.load(self._root, shard)
-        if record is None or record.statistics is None or not self._root.exists(DATASET_FILE):
-            return False
-        info = DatasetInfo.load(self._root)
-        reader = open_shard_reader(self._root, info, shard, record)
-        data = statistics_bytes(gather_statistics(reader, info), shard)
-        if digest_bytes(path, data) != record.statistics:
+        data = statistics_again(self._root, shard)
+        if data is None:
             return False
         self._root.write_atomic(path, data)
         self._note(path, "made anew", "from the shard's similarity maps; its digest is the recorded one")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dyntok.errors import DamageError
+from dyntok.errors import DamageError, StoreError, StoreUnavailableError
 from dyntok.records import FileDigest
 from dyntok.stats import MapShape, MapStatistics
 from dyntok.store.completion import CompletionRecord
 from dyntok.store.dataset import DatasetInfo, unsign_versioned
 from dyntok.store.names import FORMAT_VERSION
-from dyntok.store.reader import ShardReader
+from dyntok.store.reader import ShardReader, open_shard_reader
 from dyntok.store.root import StoreRoot
 from dyntok.store.signed import digest_bytes, sign
 
@@ -67,3 +67,18 @@ def gather_statistics(reader: ShardReader, info: DatasetInfo) -> MapStatistics:
     for row in range(len(reader)):
         total = total + MapStatistics.of(reader.head(row).similarity, total.shape)
     return total
+
+
+def statistics_again(root: StoreRoot, shard: int) -> bytes | None:
+    """The content of a shard's statistics file, from its similarity maps; None unless its digest is the recorded one."""
+    record = CompletionRecord.load(root, shard)
+    if record is None or record.statistics is None:
+        return None
+    try:
+        info = DatasetInfo.load(root)
+        data = statistics_bytes(gather_statistics(open_shard_reader(root, info, shard, record), info), shard)
+    except StoreUnavailableError:
+        raise
+    except StoreError:
+        return None
+    return data if digest_bytes(record.statistics.path, data) == record.statistics else None
