@@ -70,7 +70,7 @@ def gather_statistics(reader: ShardReader, info: DatasetInfo) -> MapStatistics:
 
 
 def statistics_again(root: StoreRoot, shard: int) -> bytes | None:
-    """The content of a shard's statistics file, from its similarity maps; None unless its digest is the recorded one."""
+    """A shard's statistics file from its similarity maps; None unless its digest is the recorded one."""
     record = CompletionRecord.load(root, shard)
     if record is None or record.statistics is None:
         return None
