@@ -134,6 +134,13 @@ def test_statistics_that_lie_are_found(tmp_path: Path) -> None:
     record = CompletionRecord.load_strict(root, 1)
     replace(record, files=(*record.data_files, digest_bytes(PATH, data))).save(root)
     write_manifest(root)
+    del content["similarity"]
+    with pytest.raises(DamageError, match="no statistics of this store") as caught:
+        other = sign(content)
+        root.write_atomic(PATH, other)
+        load_statistics(root, DatasetInfo.load(root), 1, digest_bytes(PATH, other))
+    assert "--recompute" in str(caught.value.hint)
+    root.write_atomic(PATH, data)
     report = verify(str(tmp_path))
     assert [finding.kind for finding in report.findings] == ["shard"]
     assert "contradicts the similarity maps" in report.findings[0].message

@@ -70,7 +70,9 @@ class Browser:
 
     def open(self, file: Path, timeout_s: float = 60.0) -> None:
         """Load a local page and wait for its load event."""
-        self._call("Page.navigate", url=file.resolve().as_uri())
+        went = self._call("Page.navigate", url=file.resolve().as_uri())
+        if went.get("errorText"):
+            raise AssertionError(f"{file}: {went['errorText']}")
         until = time.monotonic() + timeout_s
         while not self.run("document.readyState === 'complete'"):
             if time.monotonic() > until:

@@ -45,7 +45,10 @@ def load_statistics(root: StoreRoot, info: DatasetInfo, shard: int, file: FileDi
             raise ValueError("it is of another shard")
         return MapStatistics.from_json(content, map_shape(info))
     except (KeyError, TypeError, ValueError) as error:
-        raise DamageError(f"{where} holds no statistics of this store: {error}") from error
+        raise DamageError(
+            f"{where} holds no statistics of this store: {error}",
+            hint="`dyntok stats --recompute` counts anew; `dyntok verify` lists all damage",
+        ) from error
 
 
 def statistics_problem(
