@@ -16,12 +16,14 @@ SHARED = {"errors", "records", "urls"}
 MAY_IMPORT = {
     "objects": {"urls"},
     "merging": SHARED,
+    "stats": set(),
     "vision": SHARED,
     "video": SHARED | {"objects"},
     "corpus": SHARED | {"objects"},
-    "store": SHARED | {"objects"},
+    "store": SHARED | {"objects", "stats"},
     "load": SHARED | {"objects", "store", "merging"},
     "adapters": SHARED | {"load", "store", "merging", "vision"},
+    "report": SHARED | {"stats", "store", "run", "video", "config"},
     "run": SHARED | {"objects", "config", "merging", "vision", "video", "corpus", "store"},
 }
 PACKAGES = sorted(p.name for p in SOURCE.iterdir() if (p / "__init__.py").exists() and p.name in MAY_IMPORT)

@@ -66,6 +66,16 @@ def test_the_code_of_the_page_on_choosing_runs(videos: Path, capsys: pytest.Capt
     assert "10 of 16 frames" in capsys.readouterr().out
 
 
+def test_the_code_of_the_statistics_page_runs(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = dyntok.EncodeConfig(model="demo", frames=2)
+    dyntok.encode(["videos"], "tokens", config)
+    run("statistics.md", code_of("statistics.md"))
+    tokens, patches = map(int, capsys.readouterr().out.split("\n")[0].split())
+    store = dyntok.open("tokens")
+    assert tokens == sum(len(store[video_id].at(threshold=0.5)) for video_id in store.ids)
+    assert patches == 2 * 2 * 196
+
+
 def test_the_code_of_the_evaluation_page_runs(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("evaluation.md", code_of("evaluation.md"))
     # Four frames of two videos, unmerged: 784 tokens, one marker, and the text.

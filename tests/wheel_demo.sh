@@ -15,5 +15,6 @@ mkdir -p "$work/foreign/pipelines"
 echo 'raise RuntimeError("the decoy package was imported")' > "$work/foreign/pipelines/__init__.py"
 cd "$work/foreign"
 "$work/venv/bin/dyntok" demo --out out
+grep -q "chart-curve" out-report.html
 "$work/venv/bin/dyntok" verify out
 echo "wheel demo: ok"

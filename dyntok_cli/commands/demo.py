@@ -42,7 +42,8 @@ def demo(
 ) -> None:
     """Encode four short clips with the demo encoder.
 
-    Shows what each threshold costs on real clips. Needs no download. Running it again on the same --out resumes.
+    Shows what each threshold costs on real clips, and writes a report beside the store.
+    Needs no download. Running it again on the same --out resumes.
     """
     from dyntok.config import EncodeConfig
     from dyntok.errors import StoreMismatchError
@@ -59,10 +60,30 @@ def demo(
             f"{out} is not a demo store of these clips: {error.message}",
             hint="remove the folder, or give another --out",
         ) from error
+    page = write_page(output, out)
     videos = video_rows(out)
     text = f"{videos_table(videos)}\n\n{stages_table(report)}\n\n{encode_text(report)}"
-    report_encoding(output, report, text, {"videos": videos})
+    report_encoding(output, report, text, {"videos": videos, "report": page})
     output.note(NEXT_STEPS.format(out=out))
+    if page is not None:
+        output.note(f"\nThe report of these clips: {page}")
+
+
+def write_page(output: Output, out: str) -> str | None:
+    """Write the report beside the store, where there is a folder and plotly; returns its path."""
+    from dyntok.report import gather
+    from dyntok.urls import url_protocol
+
+    if url_protocol(out) is not None:
+        return None
+    if find_spec("plotly") is None:
+        output.note("no report was written: pip install 'dyntok[report]'")
+        return None
+    from dyntok.report.page import save_report
+
+    path = f"{Path(out)}-report.html"
+    save_report([gather(out)], path)
+    return path
 
 
 def demo_clips() -> list[str]:

@@ -60,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "store"
         synthetic_store(out, shards=shards, videos=videos, job_logs=16)
-        records = sum(path.stat().st_size for path in out.glob("shards/*.json"))
+        records = sum(path.stat().st_size for path in out.glob("shards/shard-??????.json"))
         print(
             f"{shards:,} shards of {videos} videos, {records / 1e6:.0f} MB of records, load {os.getloadavg()[0]:.1f}"
         )

@@ -60,6 +60,24 @@ def test_what_it_prints(demo: tuple[Path, Ran]) -> None:
     assert f"dyntok verify {out}" in ran.stderr
 
 
+def test_a_report_lies_beside_the_store(demo: tuple[Path, Ran]) -> None:
+    out, ran = demo
+    page = Path(f"{out}-report.html")
+    assert f"report of these clips: {page}" in ran.stderr
+    text = page.read_text()
+    assert "carphone_distorted.mp4" in text and "image/jpeg" in text and len(text) < 10_000_000
+
+
+def test_without_plotly_it_does_without_a_report(
+    demo: tuple[Path, Ran], cli: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = command.find_spec
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "plotly" else found(name))
+    again = rerun(demo[0], cli)
+    assert again.code == 0 and "dyntok[report]" in again.stderr
+    assert rerun(demo[0], cli, "--json").json["report"] is None
+
+
 def test_the_python_line_it_suggests_runs(demo: tuple[Path, Ran], capsys: pytest.CaptureFixture[str]) -> None:
     line = next(line for line in demo[1].stderr.splitlines() if "python -c" in line)
     program, flag, code = shlex.split(line)

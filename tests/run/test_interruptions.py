@@ -91,7 +91,7 @@ def test_an_interrupt_leaves_a_resumable_store_and_no_processes(
     expected, _ = uninterrupted
     out = tmp_path / "out"
     process = start(corpus, out, "--decode-workers", "1")
-    while not list(out.glob("shards/*.json")):
+    while not list(out.glob("shards/shard-??????.json")):
         time.sleep(0.01)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(with_signal)

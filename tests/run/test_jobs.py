@@ -111,11 +111,11 @@ def test_a_job_that_was_killed_resumes(corpus: Path, quiet: Path, tmp_path: Path
     freeze([str(corpus)], str(out), CONFIG)
     process = start(corpus, out, 0, 2)
     deadline = time.monotonic() + 120
-    while not list(out.glob("shards/*.json")) and time.monotonic() < deadline:
+    while not list(out.glob("shards/shard-??????.json")) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.kill()
     process.communicate()
-    left = sorted(path.name for path in out.glob("shards/*.json"))
+    left = sorted(path.name for path in out.glob("shards/shard-??????.json"))
     assert left
     assert set(left) <= {"shard-000000.json", "shard-000002.json", "shard-000004.json"}
     with pytest.raises(StoreError, match=r"shards of .* are not written: "):

@@ -98,7 +98,7 @@ def start(corpus: Path, out: Path) -> subprocess.Popen[bytes]:
         env={**environment(), "RAY_worker_niceness": "0"},
         start_new_session=True,
     )
-    while not list(out.glob("shards/*.json")):
+    while not list(out.glob("shards/shard-??????.json")):
         assert process.poll() is None, process.stderr and process.stderr.read().decode()
         time.sleep(0.02)
     return process

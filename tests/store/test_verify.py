@@ -26,7 +26,7 @@ from dyntok.store import (
     write_manifest,
 )
 from dyntok.store.index_build import rewrite_locations
-from dyntok.store.names import shard_data_path, shard_of_path, shard_of_record
+from dyntok.store.names import shard_data_path, shard_of_path, shard_of_record, shard_of_statistics
 from dyntok.store.plan_rows import plan_rows
 from dyntok.store.shard_checks import shard_problems
 from dyntok.store.signed import digest_file, sign
@@ -139,7 +139,7 @@ def flip_campaign(
         found = [finding for finding in report.findings if finding.path == path]
         assert found, (path, offset)
         assert report.repair[0] == f"dyntok verify {folder} --repair"
-        of_a_shard = shard_of_path(path) is not None
+        of_a_shard = shard_of_path(path) is not None and shard_of_statistics(path) is None
         assert report.repair[1:] == ((f"dyntok encode --out {folder}",) if of_a_shard else ())
         shard = shard_of_path(path)
         assert {finding.path for finding in report.findings if finding.path != path} <= (
@@ -347,9 +347,16 @@ def test_an_incomplete_store_is_checked_as_far_as_it_goes(tmp_path: Path, shard_
     root.remove("shards/shard-000001.json")
     report = verify(str(tmp_path))
     assert report.ok and not report.complete and report.shards == 1
-    assert report.notes[0].startswith("shards/shard-000001.") and "not committed" in report.notes[0]
-    assert report.notes[1] == "incomplete: 2 of 3 shards are not written yet"
-    for path in (record.files[-1].path, "shards/shard-000000.json", "dataset.json", "plan.parquet"):
+    for note in report.notes[:2]:
+        assert note.startswith("shards/shard-000001.") and "not committed" in note
+    assert report.notes[2:] == ("incomplete: 2 of 3 shards are not written yet",)
+    for path in (
+        record.files[-1].path,
+        record.data_files[-1].path,
+        "shards/shard-000000.json",
+        "dataset.json",
+        "plan.parquet",
+    ):
         data = root.read_bytes(path)
         changed = bytearray(data)
         changed[len(data) // 2] ^= 4
@@ -357,7 +364,7 @@ def test_an_incomplete_store_is_checked_as_far_as_it_goes(tmp_path: Path, shard_
         report = verify(str(tmp_path))
         assert not report.ok and not report.complete, path
         root.write_atomic(path, data)
-    root.remove(record.files[-1].path)
+    root.remove(record.data_files[-1].path)
     assert kinds(verify(str(tmp_path))) >= {"missing"}
 
 

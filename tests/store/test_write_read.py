@@ -493,9 +493,9 @@ def test_a_missing_or_short_data_file_is_damage(place: tuple[StoreRoot, str]) ->
     root, shard_format = place
     info = make_info(shard_format=shard_format)
     record, _ = write_shard(root, info, make_plan(0, ["a"]))
-    path = record.files[-1].path
+    path = record.data_files[-1].path
     root.write_atomic(path, root.read_bytes(path)[:-1])
-    with pytest.raises(DamageError, match=f"{record.files[-1].bytes} bytes were written"):
+    with pytest.raises(DamageError, match=f"{record.data_files[-1].bytes} bytes were written"):
         open_shard_reader(root, info, 0, record)
     root.remove(path)
     with pytest.raises(StoreError, match=path.rsplit("/", 1)[-1]):

@@ -146,9 +146,10 @@ def write_shard(
     entries: list[PlanEntry],
     *,
     failed: tuple[str, ...] = (),
+    seeds: dict[str, int] | None = None,
     **sample_options: Any,
 ) -> tuple[CompletionRecord, dict[str, Sample]]:
-    """Write and commit one shard; ids in `failed` get a failed row."""
+    """Write and commit one shard; ids in `failed` get a failed row. What a video holds follows from its seed."""
     writer = open_shard_writer(root, info, entries[0].shard)
     rows: list[VideoRow] = []
     samples: dict[str, Sample] = {}
@@ -156,7 +157,7 @@ def write_shard(
         if entry.id in failed:
             rows.append(failed_row(entry, sample_key(entry.id), "truncated", "3 of 4 frames came"))
             continue
-        seed = entry.shard * 1000 + entry.position
+        seed = entry.shard * 1000 + entry.position if seeds is None else seeds[entry.id]
         sample = make_sample(info, entry.id, seed=seed, **({"frames": 1 + seed % 4} | sample_options))
         samples[entry.id] = sample
         rows.append(

@@ -6,14 +6,17 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dyntok.corpus.plan import SCHEMA
 from dyntok.records import Grid
 from dyntok.run.summaries import summarise
-from dyntok.store import DatasetInfo, StoreRoot, sample_key, shard_name
-from dyntok.store.names import record_path, shard_data_path
+from dyntok.stats import MapStatistics
+from dyntok.store import DatasetInfo, StoreRoot, map_shape, sample_key, shard_name
+from dyntok.store.names import record_path, shard_data_path, statistics_path
+from dyntok.store.statistics import statistics_bytes
 
 THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6)
 TOKENS = {"0.40": 1254, "0.45": 1600, "0.50": 1881, "0.55": 2300, "0.60": 2785}
@@ -22,11 +25,19 @@ DATA = b"x" * 512
 
 
 def synthetic_store(
-    out: Path, *, shards: int, videos: int, written: int | None = None, logs: bool = True, job_logs: int = 1
+    out: Path,
+    *,
+    shards: int,
+    videos: int,
+    written: int | None = None,
+    logs: bool = True,
+    job_logs: int = 1,
+    statistics: bool = False,
 ) -> StoreRoot:
     """A store of `shards` shards with `videos` each, of which the first `written` are committed.
 
     The video at position `FAILS_AT` of each shard failed. `logs` writes what `job_logs` runs would have logged.
+    `statistics` writes those of each shard, of one random map for each of its videos.
     """
     root = StoreRoot.open(str(out), create=True)
     written = shards if written is None else written
@@ -48,8 +59,12 @@ def synthetic_store(
     (out / "shards").mkdir()
     (out / "logs").mkdir()
     lines: list[list[bytes]] = [[] for _ in range(job_logs)]
+    of_videos = _statistics(info, videos) if statistics else None
     for shard in range(written):
-        data = record_bytes(shard, videos)
+        counted = None if of_videos is None else statistics_bytes(of_videos, shard)
+        if counted is not None:
+            (out / statistics_path(shard)).write_bytes(counted)
+        data = record_bytes(shard, videos, counted)
         (out / record_path(shard)).write_bytes(data)
         (out / shard_data_path(shard, "webdataset")).write_bytes(DATA)
         if logs:
@@ -77,11 +92,25 @@ def _plan_digest(shard: int, videos: int) -> str:
     return sha.hexdigest()
 
 
-def record_bytes(shard: int, videos: int) -> bytes:
+def _statistics(info: DatasetInfo, videos: int) -> MapStatistics:
+    """Of the videos of a shard that are done."""
+    rng = np.random.default_rng(0)
+    similarity = rng.uniform(0, 1, (32, 14, 14)).astype(np.float32)
+    similarity[:, :, 0] = -np.inf
+    one = MapStatistics.of(similarity, map_shape(info))
+    return sum([one] * (videos - (videos > FAILS_AT)), MapStatistics.empty(one.shape))
+
+
+def record_bytes(shard: int, videos: int, statistics: bytes | None = None) -> bytes:
     """The completion record of a shard."""
-    data = f"shards/{shard_name(shard)}.tar"
+    named = {f"shards/{shard_name(shard)}.tar": DATA}
+    if statistics is not None:
+        named[statistics_path(shard)] = statistics
     files = json.dumps(
-        [{"bytes": len(DATA), "path": data, "sha256": hashlib.sha256(DATA).hexdigest()}],
+        [
+            {"bytes": len(data), "path": path, "sha256": hashlib.sha256(data).hexdigest()}
+            for path, data in named.items()
+        ],
         separators=(",", ":"),
     )
     rows = ",".join(_row(shard, position) for position in range(videos))

@@ -30,6 +30,7 @@ from dyntok.store.reader import ShardReader, open_shard_reader, sample_of
 from dyntok.store.repair import Mended, RepairReport, repair
 from dyntok.store.root import StoreRoot
 from dyntok.store.samples import LevelGroups, StoredLevel, StoredVideo, VideoHead
+from dyntok.store.statistics import gather_statistics, load_statistics, map_shape
 from dyntok.store.tensorfile import as_torch, parse_safetensors, save_tensors
 from dyntok.store.verification import verify
 from dyntok.store.writer import ShardContent, ShardWriter, commit_shard, open_shard_writer
@@ -60,9 +61,12 @@ __all__ = [
     "completed_shards",
     "convert",
     "failed_row",
+    "gather_statistics",
     "iter_records",
     "level_suffix",
     "load_records",
+    "load_statistics",
+    "map_shape",
     "open_shard_reader",
     "open_shard_writer",
     "parse_safetensors",

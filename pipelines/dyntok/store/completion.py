@@ -21,6 +21,7 @@ from dyntok.store.names import (
     record_path,
     shard_name,
     shard_of_record,
+    statistics_path,
 )
 from dyntok.store.root import StoreRoot
 from dyntok.store.signed import files_from_json, files_json, sign
@@ -64,7 +65,7 @@ class CompletionRecord:
     Attributes:
         shard: its number.
         plan_digest: `plan_digest` of the shard's plan rows, so that another plan's record is not taken for it.
-        files: every data file, paths relative to the store.
+        files: the shard's data files and its statistics, paths relative to the store.
         videos: one row per planned video, done and failed, by position.
     """
 
@@ -78,6 +79,16 @@ class CompletionRecord:
     def done(self) -> tuple[VideoRow, ...]:
         """Rows of the videos that the shard holds, by `row`."""
         return tuple(sorted((video for video in self.videos if video.status == DONE), key=lambda v: v.row))
+
+    @property
+    def data_files(self) -> tuple[FileDigest, ...]:
+        """Those that hold the videos."""
+        return tuple(file for file in self.files if file.path != statistics_path(self.shard))
+
+    @property
+    def statistics(self) -> FileDigest | None:
+        """The shard's statistics; None where it was written without."""
+        return next((file for file in self.files if file.path == statistics_path(self.shard)), None)
 
     def to_bytes(self) -> bytes:
         """The file's content; the same record gives the same bytes.
@@ -199,7 +210,7 @@ def load_records(root: StoreRoot, shards: Iterable[int]) -> Iterator[tuple[int, 
 
 
 def iter_files(root: StoreRoot) -> Iterator[tuple[int, tuple[FileDigest, ...]]]:
-    """Shard and data files of every record whose digest fits, by shard; its rows are not looked at."""
+    """Shard and files of every record whose digest fits, by shard; its rows are not looked at."""
     for shard in completed_shards(root):
         where = root.where(record_path(shard))
         with suppress(DamageError):
@@ -243,7 +254,8 @@ def _check_record(record: CompletionRecord, shard: int) -> None:
     for file in record.files:
         check_path(file.path)
         stem = f"{SHARD_FOLDER}/{shard_name(shard)}"
-        if file.path != f"{stem}.tar" and not file.path.startswith(f"{stem}.zarr/"):
+        own = (f"{stem}.tar", statistics_path(shard))
+        if file.path not in own and not file.path.startswith(f"{stem}.zarr/"):
             raise ValueError(f"{file.path} is no file of this shard")
     if [video.position for video in record.videos] != sorted({video.position for video in record.videos}):
         raise ValueError("positions do not rise")

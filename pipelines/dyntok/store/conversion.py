@@ -149,7 +149,9 @@ class _Conversion:
                     hint="`dyntok verify` lists all damage",
                 )
         reader = open_shard_reader(self._source, self._info, record.shard, record)
-        writer = open_shard_writer(self._target, self._target_info, record.shard)
+        writer = open_shard_writer(
+            self._target, self._target_info, record.shard, statistics=record.statistics is not None
+        )
         try:
             rows: list[VideoRow] = [row for row in record.videos if row.row < 0]
             rows += [_copy(reader, writer, row) for row in reader.rows]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dyntok.store.names import shard_of_path
+from dyntok.store.names import shard_of_path, shard_of_statistics
 
 FINDING_KINDS: dict[str, str] = {
     "missing": "a file that was written is not there",
@@ -93,7 +93,8 @@ def repair_commands(url: str, findings: Iterable[Finding]) -> tuple[str, ...]:
 
 
 def _is_encoded_again(path: str) -> bool:
-    return path == "shards" or shard_of_path(path) is not None
+    of_a_shard = shard_of_path(path) is not None and shard_of_statistics(path) is None
+    return path == "shards" or of_a_shard
 
 
 def repair_command(url: str) -> str:

@@ -22,7 +22,7 @@ SCRATCH_FOLDER = ".tmp"
 LOG_FOLDER = "logs"
 SET_ASIDE_FOLDER = ".set-aside"
 
-_SHARD_PATH = re.compile(r"shards/shard-([0-9]{6,9})\.(json|tar|zarr(/.*)?)")
+_SHARD_PATH = re.compile(r"shards/shard-([0-9]{6,9})\.(json|stats|tar|zarr(/.*)?)")
 _RECORD = re.compile(r"shards/shard-([0-9]{6,9})\.json")
 _LEVEL = re.compile(r"t(m?)([01])([0-9]{2,4})")
 _SLUG_LENGTH = 48
@@ -59,6 +59,17 @@ def record_path(shard: int) -> str:
     return f"{SHARD_FOLDER}/{shard_name(shard)}.json"
 
 
+def statistics_path(shard: int) -> str:
+    """Store-relative path of a shard's statistics."""
+    return f"{SHARD_FOLDER}/{shard_name(shard)}.stats"
+
+
+def shard_of_statistics(path: str) -> int | None:
+    """Shard number if `path` names a shard's statistics, else None."""
+    shard = shard_of_path(path)
+    return shard if shard is not None and path == statistics_path(shard) else None
+
+
 def shard_of_record(path: str) -> int | None:
     """Shard number if `path` names a completion record, else None."""
     match = _RECORD.fullmatch(path)
@@ -68,7 +79,7 @@ def shard_of_record(path: str) -> int | None:
 
 
 def shard_of_path(path: str) -> int | None:
-    """Shard number if `path` names a record, a tar, or something in a Zarr group of a shard, else None."""
+    """Shard number if `path` names a record, statistics, a tar, or something in a Zarr group of a shard, else None."""
     match = _SHARD_PATH.fullmatch(path)
     if match is None or not path.startswith(f"{SHARD_FOLDER}/{shard_name(int(match[1]))}."):
         return None

@@ -81,10 +81,10 @@ def open_shard_reader(
 
 
 def check_files(root: StoreRoot, info: DatasetInfo, record: CompletionRecord) -> None:
-    """Raise DamageError unless every file of the record is there with its size. Contents are not read."""
+    """Raise DamageError unless every data file of the record is there with its size. Contents are not read."""
     path = shard_data_path(record.shard, info.shard_format)
     found = root.sizes(path) if info.shard_format == "zarr" else {path: root.size(path)}
-    for file in record.files:
+    for file in record.data_files:
         if found.get(file.path) != file.bytes:
             state = "is missing" if file.path not in found else f"has {found[file.path]} bytes"
             raise DamageError(

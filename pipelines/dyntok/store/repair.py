@@ -28,10 +28,12 @@ from dyntok.store.names import (
     shard_name,
     shard_of_path,
     shard_of_record,
+    shard_of_statistics,
 )
 from dyntok.store.plan_rows import plan_rows
 from dyntok.store.root import StoreRoot
 from dyntok.store.signed import digest_file
+from dyntok.store.statistics import statistics_again
 from dyntok.store.verification import verify
 
 _MOST_MENDED = 2**20
@@ -118,6 +120,7 @@ class _Repair:
 
     def _mend(self, findings: tuple[Finding, ...]) -> None:
         paths = list(dict.fromkeys(finding.path for finding in findings))
+        paths = [path for path in paths if not self._gathered_again(path, findings)]
         paths = [path for path in paths if not self._put_right(path, findings)]
         superfluous = {
             path for path in paths if _kinds(findings, path) == {"extra"} and shard_of_record(path) is None
@@ -165,6 +168,18 @@ class _Repair:
             return False
         self._root.write_atomic(path, right)
         self._note(path, "mended", "one byte had changed; its digest proves that it is right again")
+        return True
+
+    def _gathered_again(self, path: str, findings: tuple[Finding, ...]) -> bool:
+        """Whether `path` is that of a sound shard's statistics, and now is as it was."""
+        shard = shard_of_statistics(path)
+        if shard is None or any(shard_of_path(f.path) == shard and f.path != path for f in findings):
+            return False
+        data = statistics_again(self._root, shard)
+        if data is None:
+            return False
+        self._root.write_atomic(path, data)
+        self._note(path, "made anew", "from the shard's similarity maps; its digest is the recorded one")
         return True
 
     # what is done about them ---------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from dyntok.store.samples import (
     map_problem,
     marker_index,
 )
+from dyntok.store.statistics import statistics_problem
 from dyntok.store.tar_reader import ByteSource
 from dyntok.store.tarstream import BLOCK, parse_tar_header
 
@@ -36,12 +37,18 @@ def shard_problems(root: StoreRoot, info: DatasetInfo, record: CompletionRecord)
     except DyntokError as error:
         yield "shard", "", error.message
         return
+    sound = True
     for row in reader.rows:
         try:
             for message in _video_problems(reader, info, row):
+                sound = False
                 yield "sample", row.id, message
         except DyntokError as error:
+            sound = False
             yield "sample", row.id, error.message
+    problem = statistics_problem(root, info, record, reader) if sound else None
+    if problem is not None:
+        yield "shard", "", problem
 
 
 def _member_problems(root: StoreRoot, info: DatasetInfo, record: CompletionRecord) -> Iterator[Problem]:

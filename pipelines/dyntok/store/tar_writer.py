@@ -11,11 +11,13 @@ import numpy as np
 
 from dyntok.errors import StoreError
 from dyntok.records import FileDigest, Level, Sample, VideoRow
+from dyntok.stats import MapStatistics
 from dyntok.store.completion import DONE
 from dyntok.store.dataset import DatasetInfo
 from dyntok.store.names import FORMAT_VERSION, level_suffix, shard_data_path, shard_name, threshold_name
 from dyntok.store.root import StoreRoot, explain_os_error
 from dyntok.store.samples import check_sample, checked_chunks, count_tokens, marker_index, meta_json
+from dyntok.store.statistics import map_shape, statistics_bytes
 from dyntok.store.tarstream import TarStream
 from dyntok.store.tensorfile import TOKEN_DTYPES, Array, encode_header, raw_bytes
 from dyntok.store.writer import ShardContent
@@ -24,7 +26,7 @@ from dyntok.store.writer import ShardContent
 class TarShardWriter:
     """Members of a sample: `<key>.safetensors`, `<key>.json`, and `<key>.t050.safetensors` per further level."""
 
-    def __init__(self, root: StoreRoot, info: DatasetInfo, shard: int) -> None:
+    def __init__(self, root: StoreRoot, info: DatasetInfo, shard: int, *, statistics: bool = True) -> None:
         self._root = root
         self._info = info
         self._shard = shard
@@ -32,6 +34,7 @@ class TarShardWriter:
         self._temporary = root.scratch_dir() / f"{shard_name(shard)}-{uuid.uuid4().hex}.tar"
         self._count = 0
         self._keys: set[str] = set()
+        self._statistics = MapStatistics.empty(map_shape(info)) if statistics else None
         with explain_os_error(str(self._temporary), "write"):
             self._file = self._temporary.open("xb", buffering=0)
         self._tar = TarStream(self._file)
@@ -64,6 +67,8 @@ class TarShardWriter:
             raise
         self._keys.add(sample.key)
         self._count += 1
+        if self._statistics is not None:
+            self._statistics = self._statistics + MapStatistics.of(sample.similarity, self._statistics.shape)
         return VideoRow(
             id=sample.id,
             key=sample.key,
@@ -87,7 +92,8 @@ class TarShardWriter:
             self._tar.finish()
             self._file.close()
         digest = FileDigest(self._path, self._tar.position, self._tar.sha256)
-        return ShardContent(self._shard, self._temporary, (digest,), self._count)
+        statistics = statistics_bytes(self._statistics, self._shard) if self._statistics else None
+        return ShardContent(self._shard, self._temporary, (digest,), self._count, statistics)
 
     def abort(self) -> None:
         with suppress(OSError):  # what could not be flushed is dropped anyway

@@ -152,11 +152,13 @@ class _Verification:
     def _shard(self, info: DatasetInfo, record: CompletionRecord) -> None:
         """Digest a shard's files, then look inside while they are still in the page cache."""
         folder = shard_data_path(record.shard, info.shard_format)
-        if any(file.path != folder and not file.path.startswith(folder + "/") for file in record.files):
+        if any(file.path != folder and not file.path.startswith(folder + "/") for file in record.data_files):
             self._find("record", record_path(record.shard), "the record names files of another format")
             return
-        for file in record.files:
+        for file in record.data_files:
             self._check_file(info, record, file)
+        if record.statistics is not None:
+            self._check_statistics(record.statistics)
         if info.shard_format == "zarr":
             known = {file.path for file in record.files}
             for path in self._root.sizes(folder):
@@ -165,6 +167,11 @@ class _Verification:
         if self._deep:
             for kind, video, message in shard_problems(self._root, info, record):
                 self._find(kind, folder, message, (video,) if video else ())
+
+    def _check_statistics(self, file: FileDigest) -> None:
+        """Only against their digest; whether they are right is a matter of looking into the shard."""
+        if self._digest(file.path) not in (None, file):
+            self._find("digest", file.path, f"{file.path} is damaged: its sha256 is not the recorded one")
 
     def _check_file(self, info: DatasetInfo, record: CompletionRecord, file: FileDigest) -> None:
         """Digest a file of a shard; if it is damaged, say where, and which videos that touches."""
@@ -208,8 +215,8 @@ class _Verification:
         self, sizes: dict[str, int], info: DatasetInfo, records: dict[int, CompletionRecord]
     ) -> None:
         """In an incomplete store, data without a record are no damage: the next run replaces them."""
-        paths = tuple(shard_data_path(shard, info.shard_format) for shard in records)
-        owned = set(paths)
+        owned = {shard_data_path(shard, info.shard_format) for shard in records}
+        owned |= {file.path for record in records.values() if (file := record.statistics) is not None}
         loose = {
             "/".join(path.split("/")[:2])
             for path in sizes

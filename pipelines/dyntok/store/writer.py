@@ -11,8 +11,9 @@ from dyntok.errors import StoreError
 from dyntok.records import FileDigest, Sample, VideoRow
 from dyntok.store.completion import CompletionRecord
 from dyntok.store.dataset import DatasetInfo
-from dyntok.store.names import record_path, shard_data_path
+from dyntok.store.names import record_path, shard_data_path, statistics_path
 from dyntok.store.root import StoreRoot
+from dyntok.store.signed import digest_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +24,14 @@ class ShardContent:
         temporary: the tar file or the Zarr folder.
         files: digests under the paths the files will have.
         sample_count: videos it holds.
+        statistics: content of its statistics file; None for a shard without.
     """
 
     shard: int
     temporary: Path
     files: tuple[FileDigest, ...]
     sample_count: int
+    statistics: bytes | None = None
 
 
 class ShardWriter(Protocol):
@@ -65,15 +68,20 @@ class ShardWriter(Protocol):
         """Drop everything written. Harmless after `finish` and `commit_shard`, and when called twice."""
 
 
-def open_shard_writer(root: StoreRoot, info: DatasetInfo, shard: int) -> ShardWriter:
-    """Writer for a shard in the store's format. Temporary files go to `root.scratch_dir()`."""
+def open_shard_writer(
+    root: StoreRoot, info: DatasetInfo, shard: int, *, statistics: bool = True
+) -> ShardWriter:
+    """Writer for a shard in the store's format. Temporary files go to `root.scratch_dir()`.
+
+    `statistics`: also gather them; only what is to equal a shard that has none goes without.
+    """
     if info.shard_format == "zarr":
         from dyntok.store.zarr_writer import ZarrShardWriter
 
-        return ZarrShardWriter(root, info, shard)
+        return ZarrShardWriter(root, info, shard, statistics=statistics)
     from dyntok.store.tar_writer import TarShardWriter
 
-    return TarShardWriter(root, info, shard)
+    return TarShardWriter(root, info, shard, statistics=statistics)
 
 
 def commit_shard(
@@ -98,7 +106,10 @@ def commit_shard(
         StoreError: rows and content disagree, writing failed, or `stop` stopped it.
     """
     rows = tuple(sorted(videos, key=lambda row: row.position))
-    record = CompletionRecord(content.shard, plan_digest, content.files, rows)
+    files, statistics = content.files, statistics_path(content.shard)
+    if content.statistics is not None:
+        files += (digest_bytes(statistics, content.statistics),)
+    record = CompletionRecord(content.shard, plan_digest, files, rows)
     if [row.row for row in record.done] != list(range(content.sample_count)):
         raise StoreError(
             f"shard {content.shard} holds {content.sample_count} videos, its rows name {len(record.done)}"
@@ -109,5 +120,9 @@ def commit_shard(
         root.commit_tree(content.temporary, path, stop)
     else:
         root.commit_file(content.temporary, path, stop)
+    if content.statistics is not None:
+        root.write_atomic(statistics, content.statistics)
+    else:
+        root.remove(statistics)
     record.save(root)
     return record

@@ -11,12 +11,14 @@ import zarr
 
 from dyntok.errors import StoreError
 from dyntok.records import Level, Sample, VideoRow
+from dyntok.stats import MapStatistics
 from dyntok.store.completion import DONE
 from dyntok.store.dataset import DatasetInfo
 from dyntok.store.names import FORMAT_VERSION, level_suffix, shard_data_path, shard_name
 from dyntok.store.root import StoreRoot, explain_os_error
 from dyntok.store.samples import check_sample, checked_chunks, count_tokens, marker_index, meta_json
 from dyntok.store.signed import digest_path
+from dyntok.store.statistics import map_shape, statistics_bytes
 from dyntok.store.tensorfile import Array
 from dyntok.store.writer import ShardContent
 from dyntok.store.zarr_format import ColumnSpec, codecs, level_columns, video_columns
@@ -81,7 +83,7 @@ class _Column:
 class ZarrShardWriter:
     """See `zarr_format` for the arrays."""
 
-    def __init__(self, root: StoreRoot, info: DatasetInfo, shard: int) -> None:
+    def __init__(self, root: StoreRoot, info: DatasetInfo, shard: int, *, statistics: bool = True) -> None:
         self._info = info
         self._shard = shard
         self._path = shard_data_path(shard, "zarr")
@@ -89,6 +91,7 @@ class ZarrShardWriter:
         self._count = 0
         self._bytes = 0
         self._keys: set[str] = set()
+        self._statistics = MapStatistics.empty(map_shape(info)) if statistics else None
         with explain_os_error(str(self._temporary), "write"):
             group = zarr.create_group(self._temporary, attributes=self._group_attributes())
             self._video = {spec.name: _Column(group, spec, {}) for spec in video_columns(info)}
@@ -149,6 +152,8 @@ class ZarrShardWriter:
             raise
         self._keys.add(sample.key)
         self._count += 1
+        if self._statistics is not None:
+            self._statistics = self._statistics + MapStatistics.of(sample.similarity, self._statistics.shape)
         stored = len(self._levels[0]["tokens"]) - first_token
         return VideoRow(
             id=sample.id,
@@ -209,7 +214,8 @@ class ZarrShardWriter:
                 for file in files
             )
         digests = tuple(sorted(digests, key=lambda digest: digest.path))
-        return ShardContent(self._shard, self._temporary, digests, self._count)
+        statistics = statistics_bytes(self._statistics, self._shard) if self._statistics else None
+        return ShardContent(self._shard, self._temporary, digests, self._count, statistics)
 
     def abort(self) -> None:
         with explain_os_error(str(self._temporary), "remove"):
