@@ -71,6 +71,11 @@ def test_status_needs_no_torch() -> None:
     assert not loaded & {"torch", "transformers", "av", "decord"}
 
 
+def test_statistics_need_no_torch_and_no_decoder() -> None:
+    loaded = modules_after("import dyntok.stats, dyntok.report, dyntok.report.page")
+    assert not loaded & {"torch", "transformers", "av", "decord", "zarr", "ray", "plotly", "dyntok.video"}
+
+
 def test_the_package_itself_is_almost_free() -> None:
     loaded = modules_after("import dyntok")
     assert not loaded & {"torch", "numpy", "pyarrow", "pydantic"}
