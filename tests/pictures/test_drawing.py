@@ -14,6 +14,7 @@ from dyntok.pictures.drawing import (
     GREY_SHARE,
     HEAT_SHARE,
     NO_NEIGHBOUR,
+    SHADOW,
     border_pixels,
     draw_groups,
     heat_colours,
@@ -66,6 +67,10 @@ def expected(image: Image, video: VideoTokens) -> Image:
         drawn[row * HEIGHT, : COLS * WIDTH] = BORDER
     drawn[ROWS * HEIGHT, : COLS * WIDTH] = BORDER
     drawn[: ROWS * HEIGHT, COLS * WIDTH] = BORDER
+    white = {(y, x) for y, x in np.ndindex(*image.shape[:2]) if tuple(drawn[y, x]) == BORDER}
+    for y, x in np.ndindex(*image.shape[:2]):
+        if (y, x) not in white and ((y - 1, x) in white or (y, x - 1) in white):
+            drawn[y, x] = np.rint(drawn[y, x] * SHADOW)
     return drawn
 
 

@@ -94,11 +94,11 @@ def test_without_a_source_the_grid_is_drawn_at_the_frames_own_shape(store: Store
     for name, size in (("bikes.mp4", (119, SIDE)), ("rotated.mp4", (SIDE, 187))):
         drawn = VideoPictures(store, name, Views((0.5,), side=SIDE)).frame(0)
         assert drawn.shape == (2 * BAR + size[0] + 2 * GAP, size[1] + 2 * GAP, 3)
-        blank = np.full((*size, 3), PAPER, np.uint8)
+        blank = np.empty((*size, 3), np.uint8)
+        blank[:] = PAPER
         panel = draw_groups(blank, store[name].head.similarity[0], 0.5, layout_of(store, *size))
         assert np.array_equal(drawn[GAP + BAR : -GAP - BAR, GAP:-GAP], panel)
-        merged = int((store[name].head.similarity[0][:, 1:] > np.float32(0.5)).sum())
-        assert len(np.unique(panel)) == (3 if merged else 2)
+        assert tuple(panel[-1, -1]) == PAPER
 
 
 def test_a_sheet_and_a_clip_have_every_frame(store: Store) -> None:

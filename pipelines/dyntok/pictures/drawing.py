@@ -10,9 +10,11 @@ from dyntok.pictures.layout import GridLayout
 Image = npt.NDArray[np.uint8]
 Map = npt.NDArray[np.float32]
 
-PAPER = 246
+PAPER = (190, 214, 240)
 GREY, GREY_SHARE = 122.0, 0.78
 BORDER = (255, 255, 255)
+# What is left of the light right of and below a border, so that it shows on bright pictures too.
+SHADOW = 0.4
 # Similarity 0 to 1, dark to bright, so that it also reads without colours.
 _STOPS = np.array([(46, 22, 84), (44, 84, 158), (28, 146, 142), (136, 200, 84), (252, 236, 88)], np.float64)
 HEAT_SHARE = 0.72
@@ -29,7 +31,7 @@ def merged_patches(similarity: Map, threshold: float) -> npt.NDArray[np.bool_]:
 
 def blank(height: int, width: int) -> Image:
     """What is drawn on where the source's frame is not to be had."""
-    return np.full((height, width, 3), PAPER, np.uint8)
+    return np.broadcast_to(np.array(PAPER, np.uint8), (height, width, 3)).copy()
 
 
 def draw_groups(image: Image, similarity: Map, threshold: float, layout: GridLayout) -> Image:
@@ -40,6 +42,10 @@ def draw_groups(image: Image, similarity: Map, threshold: float, layout: GridLay
     merged = merged_patches(similarity, threshold)
     shaded = np.where(layout.spread(merged, False)[..., None], _towards_grey(image), image)
     lines = border_pixels(merged, layout)
+    beside = np.zeros_like(lines)
+    beside[1:] |= lines[:-1]
+    beside[:, 1:] |= lines[:, :-1]
+    shaded[beside] = np.rint(shaded[beside] * SHADOW)
     shaded[lines] = BORDER
     return shaded.astype(np.uint8)
 

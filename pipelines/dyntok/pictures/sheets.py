@@ -50,10 +50,10 @@ def sheet_columns(count: int, height: int, width: int) -> int:
 
 
 def heat_bar(width: int, height: int) -> Image:
-    """What the colours of a similarity map mean: `similarity to the left patch  0 [colours] 1`."""
+    """What the colours of a similarity map mean: `similarity to the left  0 [colours] 1`."""
     bar_width = max(8, width // 4)
     digit = max(6, round(height * 0.75))
-    text = label("similarity to the left patch", max(1, width - bar_width - 2 * digit), height)
+    text = label("similarity to the left", max(1, width - bar_width - 2 * digit), height)
     colours = np.rint(heat_colours(np.linspace(0, 1, bar_width, dtype=np.float32))).astype(np.uint8)
     bar = np.full((height, bar_width, 3), PAPER, np.uint8)
     inset = height // 5
