@@ -19,6 +19,8 @@ _COUNTED = {
 }
 # Which threshold the paper's figure 4 favours, below and above so many visual tokens.
 _LOW_BUDGET, _LOW_AIM, _HIGH_AIM = 10_000, 0.5, 0.45
+_MEDIAN = "Tokens and markers of the median video with so many frames, and the share of the videos that fit:"
+_EXPECTED = "Tokens and markers to expect of a video with so many frames, and whether they fit:"
 _PAPER = (
     "The DynTok paper found threshold 0.5 best below about 10,000 visual tokens, with what it saves spent on more\n"
     "frames; above, more frames at a slightly lower threshold."
@@ -81,8 +83,9 @@ def advice_text(advice: BudgetAdvice) -> str:
             ("videos", f"{count(advice.videos)}; with fewer frames than are stored, counted in {fewer}"),
             ("frames", f"{count(advice.stored_frames)} at most are stored"),
         ]
+    what = _EXPECTED if advice.estimated else _MEDIAN
     note = _ESTIMATE if advice.estimated else _PAPER
-    return f"{pairs(lines)}\n\n{_frames_table(advice)}\n\n{_most_frames_table(advice)}\n\n{note}"
+    return f"{pairs(lines)}\n\n{what}\n\n{_frames_table(advice)}\n\n{_most_frames_table(advice)}\n\n{note}"
 
 
 def _frames_table(advice: BudgetAdvice) -> str:
@@ -95,8 +98,7 @@ def _frames_table(advice: BudgetAdvice) -> str:
             fits = ("yes" if length <= advice.budget else "no") if share is None else ratio(share, 1)
             cells += [count(round(length)), fits]
         rows.append(cells)
-    what = "expected" if advice.estimated else "median"
-    headers = ["frames", *(cell for name in names for cell in (f"{what} at {name}", "fit"))]
+    headers = ["frames", *(cell for name in names for cell in (f"at {name}", "fit"))]
     return table(headers, rows)
 
 
@@ -104,7 +106,7 @@ def _most_frames_table(advice: BudgetAdvice) -> str:
     if advice.estimated:
         headers = ("threshold", "frames that fit, about")
     else:
-        headers = ("threshold", f"most frames that fit for {ratio(advice.share, 1)} of the videos")
+        headers = ("threshold", f"most frames that fit for {100 * advice.share:g} % of the videos")
     rows = []
     for name, frames in advice.most_frames.items():
         all_stored = not advice.estimated and frames == advice.stored_frames

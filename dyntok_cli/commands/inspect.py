@@ -91,7 +91,7 @@ def inspect(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Show how a store was made, or one video of it, in figures and in pictures.
+    """Show how a store was made, or one video, also in pictures.
 
     With ID: the frames of that video and their tokens, at any thresholds or for a token budget, and pictures of what
     was merged.

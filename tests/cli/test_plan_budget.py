@@ -32,7 +32,7 @@ def test_advice_of_a_store_is_counted(markers: str, store: Path, cli: Callable[.
             assert row["fits"][name] == np.mean(np.array(found) <= longest)
     ran = cli("plan", store, *flags)
     assert "3 frames, all that are stored" in ran.stdout
-    assert "95.0 % of the videos" in ran.stdout
+    assert "95 % of the videos" in ran.stdout
     assert "video.at(threshold=" in ran.hint
 
 
