@@ -11,7 +11,9 @@ import dyntok
 from dyntok.advice import advise
 from dyntok.errors import UsageError
 from dyntok.load import Store
+from dyntok.records import Grid
 from dyntok.store import StoreRoot, build_index, write_manifest
+from dyntok.store.tensorfile import Array
 from tests.support.samples import make_info, make_plan, sharded_store, write_plan, write_shard
 
 FRAMES = (3, 9, 20, 1)
@@ -81,6 +83,22 @@ def test_all_frames_are_counted_in_every_video_and_fewer_in_a_sample(store: Stor
 def test_few_frames_are_counted_one_by_one(tmp_path: Path) -> None:
     root, _ = sharded_store(str(tmp_path), [2], frames=5)
     assert [row.frames for row in advise(dyntok.open(root.url), 10).rows] == [1, 2, 4, 5]
+
+
+def test_a_similarity_at_the_threshold_does_not_merge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_tenths(rng: np.random.Generator, frames: int, grid: Grid, kind: str) -> Array:
+        similarity = (rng.integers(-10, 11, (frames, grid.rows, grid.cols)) / 10).astype(np.float32)
+        similarity[:, :, 0] = -np.inf
+        return similarity
+
+    monkeypatch.setattr("tests.support.samples.random_map", in_tenths)
+    root, _ = sharded_store(str(tmp_path), [3], frames=12)
+    store = dyntok.open(root.url)
+    for row in advise(store, 100).rows:
+        for name, length in row.length.items():
+            assert length == np.median(lengths(store, float(name), row.frames, "row"))
 
 
 def test_a_store_without_videos_has_no_advice(tmp_path: Path) -> None:
