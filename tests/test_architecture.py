@@ -24,6 +24,8 @@ MAY_IMPORT = {
     "load": SHARED | {"objects", "store", "merging"},
     "adapters": SHARED | {"load", "store", "merging", "vision"},
     "report": SHARED | {"stats", "store", "run", "video", "config"},
+    "pictures": SHARED | {"corpus", "load", "merging", "store", "video"},
+    "advice": SHARED | {"load", "merging", "run", "store"},
     "run": SHARED | {"objects", "config", "merging", "vision", "video", "corpus", "store"},
 }
 PACKAGES = sorted(p.name for p in SOURCE.iterdir() if (p / "__init__.py").exists() and p.name in MAY_IMPORT)

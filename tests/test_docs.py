@@ -76,6 +76,13 @@ def test_the_code_of_the_statistics_page_runs(videos: Path, capsys: pytest.Captu
     assert patches == 2 * 2 * 196
 
 
+def test_the_code_of_the_page_on_pictures_runs(videos: Path) -> None:
+    encoding = code_of("choosing.md")[0]
+    run("pictures.md", [encoding, *code_of("pictures.md")])
+    assert (videos / "frame.png").read_bytes().startswith(b"\x89PNG")
+    assert (videos / "clip.gif").read_bytes().startswith(b"GIF89a")
+
+
 def test_the_code_of_the_evaluation_page_runs(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("evaluation.md", code_of("evaluation.md"))
     # Four frames of two videos, unmerged: 784 tokens, one marker, and the text.

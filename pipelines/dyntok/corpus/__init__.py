@@ -6,7 +6,7 @@ third-party packages only; opens inputs to fingerprint them, never to decode the
 """
 
 from dyntok.corpus.compare import ChangedInput, PlanDifference
-from dyntok.corpus.fingerprints import fingerprint, fingerprint_like, planned_etag
+from dyntok.corpus.fingerprints import fingerprint, fingerprint_like, planned_etag, planned_size
 from dyntok.corpus.freeze import PlanSummary, append_entries, freeze_plan
 from dyntok.corpus.items import MAX_ID_BYTES, VIDEO_SUFFIXES, CorpusItem
 from dyntok.corpus.listing import list_inputs
@@ -26,4 +26,5 @@ __all__ = [
     "freeze_plan",
     "list_inputs",
     "planned_etag",
+    "planned_size",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -79,6 +79,13 @@ class DecodedVideo:
                 )
             for _ in range(count):
                 yield image
+
+    def source_images(self, frame_index: Sequence[int]) -> Iterator[npt.NDArray[np.uint8]]:
+        """`[h, w, 3]` uint8, upright and at the source's own size, for each of some presented frames, strictly rising.
+
+        To be called once, in place of `images`. Raises VideoError as that does.
+        """
+        return self._rgb(list(frame_index))
 
     def _prepare(self) -> None:
         with self._timed("index"):
