@@ -12,6 +12,11 @@ from dyntok_cli.output import Output
 from dyntok_cli.progress import CountingBar, Progress
 
 
+@pytest.fixture(autouse=True)
+def able_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
