@@ -74,7 +74,7 @@ def test_docstring_sections_become_lists(generated: ModuleType) -> None:
         "Raises:\n    StoreError: no store,\n        or none here.\n    OSError: else."
     )
     assert generated.markdown_of(doc) == (
-        "One.\n\nTree:\n```text\n\n    a\n      b\n\n```\n\n**Raises**\n\n"
+        "One.\n\nTree:\n\n```text\n\n    a\n      b\n\n```\n\n**Raises**\n\n"
         "- `StoreError`: no store,\n    or none here.\n- `OSError`: else.\n"
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import io
 import os
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 from unittest.mock import patch
 
 # Modules whose names people use, and what each is for. Those without `__all__` show what they define.
@@ -65,11 +64,17 @@ def python_page() -> Iterator[str]:
     """Signature and docstring of every public name."""
     yield "# Every name\n"
     yield "Signatures and docstrings. [The Python API](../api.md) shows how they go together.\n"
+    titles: dict[int, str] = {}
     for name, purpose in MODULES.items():
         module = import_module(name)
         yield f"## {name}\n\n{purpose}\n"
         for public in names_of(module):
-            yield from describe(f"{name}.{public}", getattr(module, public), "###")
+            value = getattr(module, public)
+            first = titles.setdefault(id(value), f"{name}.{public}")
+            if first == f"{name}.{public}":
+                yield from describe(first, value, "###")
+            else:
+                yield f"`{name}.{public}` is [`{first}`](#{first.lower().replace('.', '')}).\n"
 
 
 def names_of(module: Any) -> list[str]:
@@ -115,12 +120,10 @@ def signature(name: str, value: Any) -> str:
         found = inspect.signature(value)
     except (TypeError, ValueError):
         return f"{name}(...)"
-    parameters = [
-        shown(parameter) for key, parameter in found.parameters.items() if key not in ("self", "cls")
-    ]
+    parameters = list(shown(found))
     result = found.return_annotation
     empty = result in (inspect.Signature.empty, None) or inspect.isclass(value)
-    arrow = "" if empty else f" -> {result if isinstance(result, str) else inspect.formatannotation(result)}"
+    arrow = "" if empty else f" -> {annotation_text(result)}"
     prefix = "class " if inspect.isclass(value) else ""
     line = f"{prefix}{name}({', '.join(parameters)}){arrow}"
     if len(line) <= 96:
@@ -128,16 +131,35 @@ def signature(name: str, value: Any) -> str:
     return "\n".join([f"{prefix}{name}(", *(f"    {parameter}," for parameter in parameters), f"){arrow}"])
 
 
-def shown(parameter: inspect.Parameter) -> str:
-    """A parameter as it is written; defaults that are objects as `...`."""
-    default = parameter.default
-    if default is dataclasses.MISSING or " object at 0x" in repr(default) or "<factory>" in repr(default):
-        text = str(parameter.replace(default=inspect.Parameter.empty)) + " = ..."
-    else:
-        text = str(parameter)
-    return (
-        text.replace("'", "") if isinstance(parameter.annotation, str) and "'" not in repr(default) else text
-    )
+def shown(found: inspect.Signature) -> Iterator[str]:
+    """Parameters as they are written; defaults that are objects as `...`."""
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    keyword_only = False
+    for name, parameter in found.parameters.items():
+        if name in ("self", "cls"):
+            continue
+        keyword_only |= parameter.kind is inspect.Parameter.VAR_POSITIONAL
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not keyword_only:
+            keyword_only = True
+            yield "*"
+        text = stars.get(parameter.kind, "") + name
+        given = parameter.default is not inspect.Parameter.empty
+        if parameter.annotation is not inspect.Parameter.empty:
+            text += f": {annotation_text(parameter.annotation)}"
+        yield text + (f" = {default_text(parameter.default)}" if given else "")
+
+
+def annotation_text(annotation: Any) -> str:
+    """An annotation as it is written in the source, without the limits that pydantic keeps in it."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+def default_text(default: Any) -> str:
+    """A default as it is written; objects that have no short text as `...`."""
+    text = repr(default)
+    return "..." if text.startswith("<") or " object at 0x" in text else text
 
 
 def markdown_of(doc: str | None) -> str:
@@ -152,7 +174,7 @@ def markdown_of(doc: str | None) -> str:
             out.append(f"**{match[1]}**\n")
             section = True
         elif line.strip() == "::" or (not section and line.endswith("::")):
-            out.append(line.rstrip(":"))
+            out.append(line.removesuffix("::") + ":" * (line.strip() != "::") + "\n")
             out.append("```text")
             literal = True
         elif section and line.startswith("    ") and not line.startswith("     "):

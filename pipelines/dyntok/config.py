@@ -65,8 +65,7 @@ def parse_size(text: str | int) -> int:
 class EncodeConfig(BaseModel):
     """What `dyntok encode` does. Field names are the flags' names.
 
-    Raises `ConfigError` through `EncodeConfig.create` and `EncodeConfig.from_yaml`; constructing it directly
-    raises pydantic's `ValidationError`.
+    `EncodeConfig.create` raises `ConfigError`; constructing it directly raises pydantic's `ValidationError`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
