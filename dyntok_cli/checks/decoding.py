@@ -35,7 +35,8 @@ def decoders() -> Iterator[Check]:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             yield Check("pyav", BAD, f"cannot write and read a clip: {error}", "pip install --upgrade av")
             return
-        detail = f"FFmpeg {av.ffmpeg_version_info}, {_libraries(av)}, read {found} of {frames} frames"
+        yield Check("ffmpeg", OK, f"{av.ffmpeg_version_info}: {_libraries(av)}")
+        detail = f"PyAV {av.__version__}, read {found} of {frames} frames"
         yield Check(
             "pyav", OK if found == frames else BAD, detail, "pip install --upgrade av" * (found != frames)
         )
