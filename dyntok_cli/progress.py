@@ -65,6 +65,7 @@ class Progress(RunObserver):
             self._total, self._videos = videos, videos_done
             self._started = self._last_shown = time.monotonic()
             if videos_done < videos:
+                self._output.note("loading the model")
                 self._bar = self._new_bar(total=videos, initial=videos_done, desc="encoding", unit="video")
 
     def model_loaded(self, name: str, device: str) -> None:

@@ -42,7 +42,7 @@ NOT_RUN = {
     (
         "cluster.md",
         "dyntok encode s3://",
-    ): "needs a Ray cluster and an object store; tests/ray runs it on one machine",
+    ): "needs a Ray cluster and an object store; tests/run/test_ray_cluster.py starts one here",
     ("cluster.md", "ray job submit"): "needs a Ray cluster with a dashboard",
     (
         "cluster.md",

@@ -49,6 +49,7 @@ def test_without_a_terminal_there_are_lines_and_no_bar() -> None:
     text = told(io.StringIO())
     assert text == (
         "10 videos in 3 shards, 2 of them from before\n"
+        "loading the model\n"
         "model demo on cpu\n"
         "failed: clip5.mp4: corrupt: a frame is broken\n"
     )
