@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 SPREAD ?= -n 2 --dist loadfile
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo test test-slow faults check lint types wheel-demo lmms-eval bench bench-loaders format clean
+.PHONY: help demo docs test test-slow faults check lint types wheel-demo lmms-eval bench bench-loaders format clean
 
 help:           ## Show the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 17
@@ -70,6 +70,11 @@ $(RIVALS)/.ready: tests/benchmarks/requirements.txt pyproject.toml
 
 bench-loaders: $(RIVALS)/.ready    ## Compare loading speed with other formats, in an environment of its own (gigabytes)
 	$(RIVALS)/bin/python tests/benchmarks/bench_loaders.py
+
+docs: $(READY)        ## Build the documentation as a site, in build/site
+	$(PIP) -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --clean
+	@echo "open build/site/index.html"
 
 clean:          ## Remove what the targets made
 	rm -rf $(VENV) $(LMMS) $(RIVALS) demo-out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

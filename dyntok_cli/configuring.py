@@ -40,6 +40,37 @@ def encode_config(
     return EncodeConfig.create(**settings)
 
 
+def sourced_settings(
+    flags: dict[str, Any], config_file: str | None, store: str | None
+) -> dict[str, tuple[Any, str]]:
+    """What a run with these would use: each setting's value, and `default`, `store`, the file's name or `flag`.
+
+    A model is not needed: where none is given, it is None.
+
+    Raises:
+        ConfigError: a setting is invalid or contradicts another.
+        UsageError: there is no store at `store`.
+    """
+    from dyntok.config import EncodeConfig, load_config_file
+
+    layers = [("store", _stored_settings(store))] if store is not None else []
+    if config_file is not None:
+        layers.append((config_file, load_config_file(Path(config_file))))
+    layers.append(("flag", _parsed(flags)))
+    given: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, layer in layers:
+        given = overridden(given, layer)
+        sources |= dict.fromkeys(layer, name)
+    chosen = EncodeConfig.create(**{**given, "model": given.get("model") or DEMO_MODEL})
+    values = chosen.model_dump(mode="json")
+    if given.get("model") is None:
+        values["model"] = None
+    if chosen.fps is not None:  # it takes the place of frames
+        given["frames"], sources["frames"] = None, sources["fps"]
+    return {name: (value, sources[name] if name in given else "default") for name, value in values.items()}
+
+
 def overridden(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """`base` with the settings of `over`. One way of sampling replaces the other as a whole."""
     kept = dict(base)

@@ -17,6 +17,9 @@ _RESUMABLE = {
 }
 
 
+_SUGGESTIONS = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What to print and how to exit."""
@@ -33,15 +36,25 @@ def explain(error: BaseException, command: str | None) -> Failure:
     if isinstance(error, KeyboardInterrupt):
         return Failure("interrupted", _RESUMABLE.get(command or ""), INTERRUPTED)
     if isinstance(error, typer.TyperException):
-        program = f"dyntok {command}" if command else "dyntok"
-        message = error.format_message().removesuffix(".")
-        return Failure(message[:1].lower() + message[1:], f"`{program} --help` shows the usage", USAGE)
+        return _usage(error, f"dyntok {command}" if command else "dyntok")
     text = " ".join(str(error).split()) or "no message"
     return Failure(
         f"unexpected {type(error).__name__}: {text}",
         "run it again with --debug to see the traceback",
         FAILURE,
     )
+
+
+def _usage(error: typer.TyperException, program: str) -> Failure:
+    """What Typer says of the command line, with what it takes for the intended word as part of the hint."""
+    similar = [f"`{flag}`" for flag in getattr(error, "possibilities", None) or ()][:_SUGGESTIONS]
+    message = (error.message if similar else error.format_message()).removesuffix(".")
+    message, _, commands = message.partition(". Did you mean ")
+    if commands:
+        words = commands.removesuffix("?").replace("'", "").split(", ")
+        similar = [f"`dyntok {word}`" for word in words[:_SUGGESTIONS]]
+    meant = f"did you mean {' or '.join(similar)}? " if similar else ""
+    return Failure(message[:1].lower() + message[1:], f"{meant}`{program} --help` shows the usage", USAGE)
 
 
 def _code(error: DyntokError) -> int:

@@ -14,6 +14,7 @@ import typer
 import dyntok
 from dyntok_cli import errors
 from dyntok_cli.commands import COMMANDS
+from dyntok_cli.examples import epilog
 from dyntok_cli.output import print_error, print_text, print_trace
 
 app = typer.Typer(
@@ -43,7 +44,7 @@ def _options(
 
 
 for _name, _function in COMMANDS.items():
-    app.command(_name)(_function)
+    app.command(_name, epilog=epilog(_name))(_function)
 
 
 def main(argv: Sequence[str] | None = None) -> Never:

@@ -1,8 +1,12 @@
-"""The one place that prints. stdout carries data; notes, warnings, errors and hints go to stderr."""
+"""The one place that prints. stdout carries data; notes, warnings, errors and hints go to stderr.
+
+Nothing is coloured, on a terminal or not.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -24,8 +28,8 @@ class Output:
 
     @property
     def shows_bars(self) -> bool:
-        """Whether a progress bar makes sense: stderr is a terminal, and nobody asked for quiet."""
-        return not self.quiet and sys.stderr.isatty()
+        """Whether a progress bar makes sense: stderr is a terminal that can redraw a line, and not quiet."""
+        return not self.quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     def report(self, document: Mapping[str, Any], text: str, *, one_line: bool = False) -> None:
         """The result of a command: `document` with --json (on one line, if there will be more), else `text`."""

@@ -40,6 +40,7 @@ class Progress(RunObserver):
 
     def __exit__(self, *exception: object) -> None:
         self._close()
+        self._tell_skipped()  # where listing ended in an error
 
     def listing(self, videos: int) -> None:
         with self._lock:
@@ -58,16 +59,13 @@ class Progress(RunObserver):
     def planned(self, videos: int, videos_done: int, shards: int, shards_done: int) -> None:
         with self._lock:
             self._close()
-            if self._skipped:
-                reasons = ", ".join(
-                    f"{count(n)} {SKIPPED[reason]}" for reason, n in sorted(self._skipped.items())
-                )
-                self._output.note(f"{several(self._skipped.total(), 'file')} passed over: {reasons}")
+            self._tell_skipped()
             before = f", {count(videos_done)} of them from before" if videos_done else ""
             self._output.note(f"{several(videos, 'video')} in {several(shards, 'shard')}{before}")
             self._total, self._videos = videos, videos_done
             self._started = self._last_shown = time.monotonic()
             if videos_done < videos:
+                self._output.note("loading the model")
                 self._bar = self._new_bar(total=videos, initial=videos_done, desc="encoding", unit="video")
 
     def model_loaded(self, name: str, device: str) -> None:
@@ -106,6 +104,15 @@ class Progress(RunObserver):
         if self._failed:
             parts.append(f"{count(self._failed)} failed")
         return ", ".join(parts)
+
+    def _tell_skipped(self) -> None:
+        """What was passed over while the inputs were listed, once."""
+        if self._skipped:
+            reasons = ", ".join(
+                f"{count(n)} {SKIPPED[reason]}" for reason, n in sorted(self._skipped.items())
+            )
+            self._output.note(f"{several(self._skipped.total(), 'file')} passed over: {reasons}")
+            self._skipped.clear()
 
     def _show(self) -> None:
         now = time.monotonic()

@@ -111,8 +111,12 @@ def jobs_table(jobs: Sequence[JobStatus]) -> str:
 
 def stages_table(stages: Sequence[StageStatus]) -> str:
     """Seconds by stage, and the pace of each process or thread in it."""
-    rows = [(s.stage, f"{s.seconds:.1f}", f"{s.frames_per_second:.4g}") for s in stages]
+    rows = [(s.stage, f"{s.seconds:.1f}", _rate(s.frames_per_second)) for s in stages]
     return table(("stage", "seconds", "frames/s"), rows)
+
+
+def _rate(a_second: float) -> str:
+    return f"{a_second:,.0f}" if a_second >= 100 else f"{a_second:.3g}"
 
 
 def shards_table(shards: Sequence[ShardStatus]) -> str:

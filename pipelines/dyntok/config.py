@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,8 +65,7 @@ def parse_size(text: str | int) -> int:
 class EncodeConfig(BaseModel):
     """What `dyntok encode` does. Field names are the flags' names.
 
-    Raises `ConfigError` through `EncodeConfig.create` and `EncodeConfig.from_yaml`; constructing it directly
-    raises pydantic's `ValidationError`.
+    `EncodeConfig.create` raises `ConfigError`; constructing it directly raises pydantic's `ValidationError`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -213,7 +213,7 @@ class EncodeConfig(BaseModel):
         try:
             return cls(**settings)
         except ValidationError as error:
-            raise ConfigError(_explain(error), hint="see `dyntok config` for every setting") from None
+            raise ConfigError(_explain(error), hint=_mend(error)) from None
 
 
 def load_config_file(path: Path) -> dict[str, Any]:
@@ -223,16 +223,34 @@ def load_config_file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
+        raise ConfigError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}",
+            hint="check the path; `dyntok config init FILE.yaml` writes a template",
+        ) from error
     try:
         data = yaml.safe_load(text) if len(text) < 2**20 else None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+        where = getattr(error, "problem_mark", None)
+        line = f"look at line {where.line + 1}; " if where is not None else ""
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ConfigError(
+            f"{path} is not valid YAML: {problem}", hint=f"{line}`dyntok config` prints a template"
+        ) from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise ConfigError(
             f"{path} must hold one mapping of settings", hint="`dyntok config` prints a template"
         )
     return {key.replace("-", "_"): value for key, value in data.items()}
+
+
+def _mend(error: ValidationError) -> str:
+    """What to do about it: the setting that was meant, where one was misspelt."""
+    unknown = [str(item["loc"][-1]) for item in error.errors() if item["type"] == "extra_forbidden"]
+    similar = [name for word in unknown for name in get_close_matches(word, EncodeConfig.model_fields, 1)]
+    meant = f"did you mean {' and '.join(f'`{name}`' for name in similar)}? " if similar else ""
+    sampling = any("frames" in item["msg"] and "fps" in item["msg"] for item in error.errors())
+    ways = "--frames N, or --fps F with --max-frames M as a bound; " if sampling else ""
+    return f"{meant}{ways}`dyntok config` shows every setting"
 
 
 def _explain(error: ValidationError) -> str:

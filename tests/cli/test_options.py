@@ -126,3 +126,53 @@ def test_every_setting_of_the_template_is_explained() -> None:
 
 def test_the_schema_is_that_of_the_config(cli: Callable[..., Ran]) -> None:
     assert cli("config", "--json").json == EncodeConfig.model_json_schema()
+
+
+def test_show_says_where_each_value_comes_from(tmp_path: Path, store: Path, cli: Callable[..., Ran]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("batch_size: 4\ndtype: float16\n")
+    ran = cli("config", "show", file, "--out", store, "--dtype", "float32", "--json")
+    assert ran.code == 0, ran.stderr
+    shown = {name: (item["value"], item["source"]) for name, item in ran.json["settings"].items()}
+    assert list(shown) == list(FIELDS)
+    assert shown["frames"] == (3, "store")
+    assert shown["model"] == ("demo", "store")
+    assert shown["batch_size"] == (4, str(file))
+    assert shown["dtype"] == ("float32", "flag")
+    assert shown["decode_workers"] == (0, "default")
+
+
+def test_show_is_what_encode_would_take(tmp_path: Path, cli: Callable[..., Ran]) -> None:
+    shown = cli("config", "show", "--fps", 2, "--shard-size", "1MiB", "--json").json["settings"]
+    assert shown["model"] == {"value": None, "source": "default"}
+    assert (shown["frames"], shown["fps"]["source"]) == ({"value": None, "source": "flag"}, "flag")
+    values = {name: item["value"] for name, item in shown.items()} | {"model": "demo"}
+    assert EncodeConfig.create(**values) == encode_config(
+        {"model": "demo", "fps": 2.0, "shard_size": "1MiB"}, None, inputs=["a"], out=None
+    )
+
+
+def test_show_refuses_what_encode_would_refuse(cli: Callable[..., Ran]) -> None:
+    ran = cli("config", "show", "--thresholds", "2")
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "between -1 and 1" in ran.error
+
+
+def test_init_writes_the_template_and_never_over_a_file(tmp_path: Path, cli: Callable[..., Ran]) -> None:
+    file = tmp_path / "settings.yaml"
+    ran = cli("config", "init", file)
+    assert ran.code == 0
+    assert file.read_text() == template() + "\n"
+    assert str(file) in ran.hint
+    file.write_text("mine")
+    again = cli("config", "init", file)
+    assert again.code == 2
+    assert "exists already" in again.error
+    assert file.read_text() == "mine"
+
+
+def test_flags_of_settings_go_with_show_alone(cli: Callable[..., Ran]) -> None:
+    for words in (("config", "--fps", 1), ("config", "init", "--out", "b")):
+        ran = cli(*words)
+        assert ran.code == 2
+        assert "dyntok config show" in ran.hint

@@ -12,6 +12,11 @@ from dyntok_cli.output import Output
 from dyntok_cli.progress import CountingBar, Progress
 
 
+@pytest.fixture(autouse=True)
+def able_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -44,6 +49,7 @@ def test_without_a_terminal_there_are_lines_and_no_bar() -> None:
     text = told(io.StringIO())
     assert text == (
         "10 videos in 3 shards, 2 of them from before\n"
+        "loading the model\n"
         "model demo on cpu\n"
         "failed: clip5.mp4: corrupt: a frame is broken\n"
     )

@@ -26,6 +26,10 @@ ROW_GROUP = 16_384
 _TELL_EVERY = 64
 _MAX_SHARD = 2**31 - 1
 _MAX_ATTEMPT = 2**15 - 1
+_SUFFIXES = (
+    "of a folder, files that end in .mp4, .mkv, .webm and the like are taken; a file that is named is taken whatever "
+    "its suffix"
+)
 _MEND = (
     'give them different ids in a manifest (one {"path": ..., "id": ...} a line in a .jsonl file), '
     "or give the folder above them as one input"
@@ -115,7 +119,7 @@ def freeze_plan(
     with replacing(out) as file, _Writer(file, packer, estimate_bytes, on_progress) as writer:
         writer.write((_Row(item, 1) for item in items), jobs=fingerprint_jobs, full=full_fingerprint)
         if not writer.videos:
-            raise InputError("the inputs hold no video", hint="check the paths and the files' suffixes")
+            raise InputError("the inputs hold no video", hint=_SUFFIXES)
         return writer.finish()
 
 

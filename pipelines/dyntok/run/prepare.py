@@ -100,7 +100,7 @@ def _agreed_dataset(root: StoreRoot, wanted: DatasetInfo) -> DatasetInfo:
         changed = differences(_content(stored), _content(wanted))
         raise StoreMismatchError(
             f"{root.url} was made with other settings: {'; '.join(changed) or 'an older dyntok'}",
-            hint="repeat the settings of its dataset.json, or give another --out",
+            hint=f"give another --out, or its own settings: `dyntok config show --out {root.url}` prints them",
         )
     return stored
 

@@ -73,7 +73,11 @@ def convert(
     source = StoreRoot.open(source_url)
     info = DatasetInfo.load(source)
     if info.shard_format == format:
-        raise UsageError(f"{source.url} has {format} shards already")
+        other = "zarr" if format == "webdataset" else "webdataset"
+        raise UsageError(
+            f"{source.url} has {format} shards already",
+            hint=f"--format {other} makes the others; cp copies a store",
+        )
     manifest = Manifest.load(source)
     if manifest is None:
         raise StoreError(

@@ -37,6 +37,8 @@ def store_error(error: OSError, where: str, action: str) -> StoreError:
     hint = None
     if error.errno in _FULL:
         hint = "free some space, then run the same command again: finished shards are kept"
+    elif error.errno == errno.EROFS:
+        hint = "that file system is read-only: give --out a folder elsewhere"
     elif isinstance(error, PermissionError):
-        hint = "check the permissions of the store"
+        hint = "check the permissions of the store; `dyntok doctor FOLDER` tries whether one can be written there"
     return StoreError(message, hint=hint)

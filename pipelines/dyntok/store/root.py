@@ -59,7 +59,7 @@ class StoreRoot:
             base = Path(text).absolute()
             with explain_os_error(text, "open the store"):
                 if create:
-                    base.mkdir(parents=True, exist_ok=True)
+                    _make_folder(base, text)
                 if not base.is_dir():
                     raise StoreError(
                         f"there is no folder {text}", hint="check the path of the store (--out of encode)"
@@ -364,3 +364,18 @@ def _fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _make_folder(base: Path, shown: str) -> None:
+    """Make a store's folder where it is missing. Raises StoreError where there cannot be one, OSError for the rest."""
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise StoreError(
+            f"{shown} cannot be a store: it is, or lies below, a file that is no folder",
+            hint="give --out a folder that is empty or does not exist yet",
+        ) from None
+    except FileNotFoundError as error:  # a file system that makes no folders, such as /proc
+        raise StoreError(
+            f"cannot make the folder {shown}: {error.strerror}", hint="give --out a folder elsewhere"
+        ) from error

@@ -38,7 +38,7 @@ def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except (OSError, HFValidationError, _HTTPError) as error:
         raise CheckpointError(
-            f"cannot get {repo} from the hub: {_first_line(error)}", hint=_hint(error)
+            f"cannot get {repo} from the hub: {_first_sentence(error)}", hint=_hint(error)
         ) from error
 
 
@@ -57,5 +57,7 @@ def _hint(error: Exception) -> str:
     return "check the network and the free disk space, or name a local folder"
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _first_sentence(error: Exception) -> str:
+    """The hub's messages run over several lines, which do not end with the sentence."""
+    paragraph = str(error).strip().split("\n\n")[0]
+    return " ".join(paragraph.split()).split(". ")[0].removesuffix(".") or type(error).__name__
