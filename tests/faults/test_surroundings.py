@@ -53,6 +53,9 @@ def test_a_second_writer_is_refused_and_spoils_nothing(tars: Campaign, tmp_path:
         time.sleep(0.002)
     (driver,) = members(tars.machine.pid)["driver"]
     os.kill(driver, signal.SIGSTOP)
+    while not all(is_stopped(task) for task in Path(f"/proc/{driver}/task").iterdir()):
+        assert time.monotonic() < until
+        time.sleep(0.002)
     try:
         there = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
         second = run_command("encode", tars.corpus, "--out", out, *tars.flags)
@@ -66,6 +69,11 @@ def test_a_second_writer_is_refused_and_spoils_nothing(tars: Campaign, tmp_path:
     assert ends[0].code == DONE_WITH_FAILURES, ends[0].text
     assert store_digests(out) == tars.digests
     check_complete(out)
+
+
+def is_stopped(task: Path) -> bool:
+    """Whether a thread has taken the signal, which may last on a busy machine."""
+    return (task / "stat").read_text().rpartition(") ")[2].startswith("T")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from dyntok.run import encode
 from dyntok.run.executors import chosen
 from dyntok.run.executors.drain import Drain
 from dyntok.run.executors.output import MOST_BYTES, read_output
-from dyntok.run.executors.remains import MARKS_FILE, STALE_S, read_remains, remove_stale_folders
+from dyntok.run.executors.remains import MARKS_FILE, OUTPUT_FILE, STALE_S, read_remains, remove_stale_folders
 from dyntok.run.executors.resources import Demand, Machine, demand
 from dyntok.run.settings import resolve_precision
 from tests.support.runs import demo_config, environment
@@ -245,3 +245,16 @@ def test_old_folders_of_dead_actors_are_swept(tmp_path: Path, monkeypatch: pytes
     remove_stale_folders()
     assert {path.name for path in tmp_path.iterdir()} == {"dyntok-actor-dead-new", "dyntok-actor-alive-old"}
     marks.close(keep=False)
+
+
+@pytest.mark.parametrize(
+    ("number", "crashed"), [(signal.SIGSEGV, True), (signal.SIGABRT, True), (signal.SIGKILL, False)]
+)
+def test_a_crash_is_told_from_a_kill(tmp_path: Path, number: signal.Signals, crashed: bool) -> None:
+    """By what Python's fault handler writes: a killed process can write nothing."""
+    program = f"import faulthandler, os; faulthandler.enable(2); os.kill(os.getpid(), {int(number)})"
+    with (tmp_path / OUTPUT_FILE).open("wb") as output:
+        done = subprocess.run([sys.executable, "-c", program], stderr=output, check=False)
+    assert done.returncode == -number
+    assert read_remains(str(tmp_path)).crashed is crashed
+    assert not tmp_path.exists()

@@ -46,7 +46,13 @@ class PoisonedActor(EncodeActor):
     """An actor with such a model."""
 
     def load(self) -> Any:
-        return PoisonedEncoder(super().load())
+        return CrashingEncoder(super().load())
+
+
+class CrashingEncoder(PoisonedEncoder):
+    """Dies as of a crash: a kill would be taken for somebody's."""
+
+    death = signal.SIGABRT
 
 
 class RaisingEncoder(PoisonedEncoder):

@@ -25,6 +25,7 @@ from dyntok.errors import CheckpointError, DyntokError, RunError
 from dyntok.records import PlanEntry, VideoRow
 from dyntok.run.encoding import save_row_marker, shard_job
 from dyntok.run.executors.exchange import ActorTask, Progress, ShardResult, Started
+from dyntok.run.executors.kills import kernel_kills
 from dyntok.run.executors.local import load_model
 from dyntok.run.executors.marks import Marks
 from dyntok.run.executors.output import CapturedOutput
@@ -87,6 +88,7 @@ class EncodeActor:
             pid=os.getpid(),
             folder=str(self._folder),
             device=device_name(encoder.device),
+            kernel_kills=kernel_kills(),
         )
 
     def load(self) -> VisualEncoder:

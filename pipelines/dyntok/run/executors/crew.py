@@ -48,7 +48,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Death:
-    """An actor that is gone, with what it had in work. `error` is set where no video can be to blame."""
+    """An actor that is gone, with what it had in work. `error` is set where no video can be to blame.
+
+    `told`: it did not die, but said that it cannot go on.
+    """
 
     member: int
     started: Started
@@ -56,6 +59,7 @@ class Death:
     probe: Probe | None
     why: str
     error: DyntokError | None
+    told: bool
     deadline: float
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from dyntok.run.executors.context import RunContext, absolute_config
 from dyntok.run.executors.crew import REMAINS_TIMEOUT_S, Call, Crew, Death, Member, reason
 from dyntok.run.executors.drain import Drain
 from dyntok.run.executors.exchange import ActorTask, Progress, ShardResult, Started
+from dyntok.run.executors.kills import KILLS_FORGIVEN
 from dyntok.run.executors.ledger import Ledger
 from dyntok.run.executors.local import marks_left
+from dyntok.run.executors.marks import Place
 from dyntok.run.executors.remains import Remains
 from dyntok.run.executors.resources import Demand
 from dyntok.run.executors.schedule import Probe, Schedule
@@ -50,6 +53,7 @@ class Driver:
         self._crew = Crew(actor_task(context, asked), asked, size, self._most_shards)
         self._size = size
         self._seen: dict[int, set[int]] = {}
+        self._kills: Counter[Place] = Counter()
         self._any_started = self._told_drain = False
         self._noted = time.monotonic()
 
@@ -234,9 +238,11 @@ class Driver:
         if result.error is not None and self._context.config.fail_fast and isinstance(result.error, RunError):
             raise result.error
         why = result.error.message if result.error is not None else result.crash.strip().splitlines()[-1]
-        self._lose(member, why, result.error)
+        self._lose(member, why, result.error, told=True)
 
-    def _lose(self, member: Member, why: str, error: DyntokError | None = None) -> None:
+    def _lose(
+        self, member: Member, why: str, error: DyntokError | None = None, *, told: bool = False
+    ) -> None:
         """An actor is dead, or as good as that: ask what it left, and for another one in its place."""
         if member.started is None:
             self._start_failed(member, RunError(f"an actor died while it started: {why}"), final=False)
@@ -248,6 +254,7 @@ class Driver:
             probe=member.probe,
             why=why,
             error=error,
+            told=told,
             deadline=time.monotonic() + REMAINS_TIMEOUT_S,
         )
         self._crew.ask_remains(death)
@@ -265,7 +272,7 @@ class Driver:
         remove_scratch(self._context.root, shards)
         self._log_death(death, shards, node_alive, remains.output if remains is not None else "")
         if death.probe is not None:
-            self._judge(death, death.probe, node_alive)
+            self._judge(death, death.probe, node_alive, remains)
         if death.error is not None:
             self._schedule.failed(shards, death.error)
         elif remains is not None:
@@ -273,16 +280,26 @@ class Driver:
         else:
             self._schedule.died(shards, shards if node_alive else (), ())
 
-    def _judge(self, death: Death, probe: Probe, node_alive: bool) -> None:
+    def _judge(self, death: Death, probe: Probe, node_alive: bool, remains: Remains | None) -> None:
         if death.error is not None:
             self._schedule.probe_failed(probe, death.error)
-        elif not node_alive:
+        elif not node_alive or self._forgiven(death, probe, remains):
             self._schedule.put_back(probe)
         elif self._schedule.probed(probe, died=True):
             self._context.log.write("quarantined", id=probe.entry.id, shard=probe.entry.shard)
             self._context.observer.note(
                 f"{probe.entry.id} killed its process every time and is recorded as failed"
             )
+
+    def _forgiven(self, death: Death, probe: Probe, remains: Remains | None) -> bool:
+        """Whether somebody killed the actor, which says nothing of the video; not for ever."""
+        if remains is None or death.told or remains.crashed:
+            return False
+        if remains.kernel_kills > death.started.kernel_kills:
+            return False
+        place = probe.entry.shard, probe.entry.position
+        self._kills[place] += 1
+        return self._kills[place] <= KILLS_FORGIVEN
 
     def _was_committed(self, work: ShardWork) -> bool:
         """Whether a shard was committed although its actor could not say so any more."""

@@ -30,7 +30,8 @@ class ActorTask:
 class Started:
     """An actor is ready. `folder` is on its node and has its marks and output, also after its death.
 
-    `node` is the node's host name, `node_id` its name in Ray, `device` a GPU's name or `cpu`.
+    `node` is the node's host name, `node_id` its name in Ray, `device` a GPU's name or `cpu`, `kernel_kills` how many
+    processes the kernel there had killed by then.
     """
 
     node: str
@@ -38,6 +39,7 @@ class Started:
     pid: int
     folder: str
     device: str
+    kernel_kills: int = 0
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from typing import Any
 from dyntok.errors import DyntokError, RunError
 from dyntok.records import PlanEntry
 from dyntok.run.executors.context import RunContext, absolute_config
+from dyntok.run.executors.kills import KILLS_FORGIVEN, kernel_kills
 
 CHILD = "dyntok.run.executors.probing"
 _BOOT = (
@@ -25,9 +26,6 @@ _BOOT = (
     "sys.path[:]=a['path']; import_module(a['child']).main(a)"
 )
 READY, SURVIVED = "ready", "survived"
-# Times that a child may be killed from outside before that counts against the video, or it is taken for impossible to
-# start one.
-_KILLS_FORGIVEN = 4
 
 
 class ProbeChild:
@@ -51,22 +49,22 @@ class ProbeChild:
         A process that was killed, and not by a kernel out of memory, was killed by somebody: it is tried again, a few
         times.
         """
-        for _ in range(_KILLS_FORGIVEN + 1):
+        for _ in range(KILLS_FORGIVEN + 1):
             if self._process is None:
                 self._process = self._start()
-            before = _kernel_kills()
+            before = kernel_kills()
             answer = self._ask(json.dumps([entry.shard, entry.position]))
             if answer == SURVIVED:
                 return False
             status = self._end()
             if answer:
                 raise RunError(f"{entry.source} cannot be looked into: {json.loads(answer)}")
-            if status != -signal.SIGKILL or _kernel_kills() > before:
+            if status != -signal.SIGKILL or kernel_kills() > before:
                 return True
         return True
 
     def _start(self) -> subprocess.Popen[str]:
-        for _ in range(_KILLS_FORGIVEN + 1):
+        for _ in range(KILLS_FORGIVEN + 1):
             process = self._spawn()
             if process.stdout is not None and process.stdout.readline().strip() == READY:
                 return process
@@ -122,13 +120,6 @@ class ProbeChild:
         process.kill()
         process.communicate()
         return process.returncode
-
-
-def _kernel_kills() -> int:
-    """Processes that the kernel has killed for want of memory, in any control group; 0 where it does not say."""
-    with suppress(OSError), open("/proc/vmstat", encoding="ascii") as counters:
-        return next((int(line.split()[1]) for line in counters if line.startswith("oom_kill ")), 0)
-    return 0
 
 
 def main(arguments: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from dyntok.run.executors.kills import kernel_kills
 from dyntok.run.executors.marks import Traces, is_abandoned, read_marks
 from dyntok.run.executors.output import read_output
 
@@ -18,16 +19,23 @@ STALE_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What a dead actor left on its node."""
+    """What a dead actor left on its node, and how many processes the kernel there had killed by then."""
 
     traces: Traces
     output: str
+    kernel_kills: int = 0
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the process died of what it did: then Python's fault handler has said so."""
+        return "Fatal Python error" in self.output
 
 
 def read_remains(folder: str, position: int = 0) -> Remains:
     """Read what a dead actor left on this node, and remove it."""
     path = Path(folder)
-    remains = Remains(read_marks(path / MARKS_FILE), read_output(path / OUTPUT_FILE, position))
+    output = read_output(path / OUTPUT_FILE, position)
+    remains = Remains(read_marks(path / MARKS_FILE), output, kernel_kills())
     shutil.rmtree(path, ignore_errors=True)
     return remains
 
