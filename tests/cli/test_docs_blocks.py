@@ -57,6 +57,14 @@ NOT_RUN = {
         "dyntok encode s3://",
     ): "needs an object store; the tests of object stores have a local server",
     ("object-stores.md", "aws s3api"): "needs an S3 account",
+    (
+        "pictures.md",
+        "dyntok inspect tokens/",
+    ): "needs a store of that clip; tests/cli/test_inspect_pictures.py makes one",
+    (
+        "statistics.md",
+        "dyntok stats tokens/",
+    ): "needs a manifest's columns and a second store; tests/cli/test_stats.py makes them",
 }
 
 
