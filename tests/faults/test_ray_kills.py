@@ -67,7 +67,7 @@ def run_and_kill(corpus: Path, out: Path, rng: random.Random, kills: Counter[str
     driver = psutil.Process(process.pid)
     members: set[psutil.Process] = set()
     while process.poll() is None:
-        time.sleep(rng.uniform(0.2, 2.0))
+        time.sleep(rng.uniform(0.1, 0.8))
         found = family(driver)
         members.update(member for kind in found.values() for member in kind)
         if not found["actor"] or kills.total() >= most:
