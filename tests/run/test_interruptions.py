@@ -58,6 +58,7 @@ def kill_until_done(corpus: Path, out: Path, kills: int, seconds: float, seed: i
     assert result.returncode == 3, result.stderr
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(
     corpus: Path, uninterrupted: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
@@ -78,7 +79,7 @@ def test_killed_twenty_times_equals_uninterrupted(
     assert verify(str(tmp_path / "out")).ok
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("with_signal", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_an_interrupt_leaves_a_resumable_store_and_no_processes(
     corpus: Path, uninterrupted: tuple[dict[str, str], float], tmp_path: Path, with_signal: signal.Signals
 ) -> None:
