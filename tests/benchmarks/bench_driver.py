@@ -1,5 +1,5 @@
-"""What a shard costs the driver: 10,000 shards of one video, one frame each, with a decoder and a model that do
-nothing.
+"""What a shard costs a run in one process: 10,000 shards of one video, one frame each, with a decoder and a
+model that do nothing.
 
 What is left is the plan, the threads, merging of one tiny frame, the tar, the commit with its syncs, the record, the
 logs, and at the end index and manifest. Once in memory (/dev/shm, where there is one), once on the disk of the

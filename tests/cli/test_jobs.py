@@ -218,6 +218,7 @@ def script(name: str, *arguments: object, env: dict[str, str]) -> subprocess.Com
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=170, check=False)
 
 
+@pytest.mark.slow
 def test_the_script_for_one_machine(
     videos: Path, whole: Path, tmp_path: Path, on_path: dict[str, str]
 ) -> None:
@@ -228,6 +229,7 @@ def test_the_script_for_one_machine(
     assert digests(out) == digests(whole)
 
 
+@pytest.mark.slow
 def test_the_scripts_for_slurm(videos: Path, whole: Path, tmp_path: Path, on_path: dict[str, str]) -> None:
     out = tmp_path / "out"
     assert "#SBATCH --array=0-15" in (EXAMPLES / "slurm_array.sh").read_text()

@@ -112,7 +112,7 @@ def test_some_kills(pairs: Campaign) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "most"), [("worker", 4), ("zygote", 2), ("probe", 4)])
+@pytest.mark.parametrize(("kind", "most"), [("zygote", 2), ("probe", 4)])
 def test_kills_of_one_kind_cost_no_video(tars: Campaign, tmp_path: Path, kind: str, most: int) -> None:
     """The first run dies with a video in work, which the second one looks into."""
     out = tmp_path / "out"

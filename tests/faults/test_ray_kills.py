@@ -17,7 +17,7 @@ import pytest
 
 from dyntok.store import StoreRoot, verify
 from dyntok.store.index import StoreIndex
-from tests.support.runs import command, environment, result_digests, run_command
+from tests.support.runs import command, copied_clips, environment, result_digests, run_command
 
 pytestmark = [pytest.mark.timeout(7200)]
 FLAGS = ("--model", "demo", "--frames", "4", "--batch-size", "4", "--shard-size", "100KB", "--device", "cpu")
@@ -29,12 +29,7 @@ WEIGHTS = {"driver": 1, "actor": 4, "decode": 6, "zygote": 1}
 @pytest.fixture(scope="module")
 def corpus(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty copies of real clips and a file that is none."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for number in range(5):
-        for clip in sorted(clip_folder.glob("*.mp4")):
-            shutil.copy(clip, folder / f"{number}-{clip.name}")
-    (folder / "broken.mp4").write_text("no video")
-    return folder
+    return copied_clips(clip_folder, tmp_path_factory.mktemp("corpus"), 5)
 
 
 def family(driver: psutil.Process) -> dict[str, list[psutil.Process]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import signal
 import subprocess
 import time
@@ -16,7 +15,7 @@ import pytest
 
 from dyntok.run import encode
 from dyntok.store import verify
-from tests.support.runs import command, demo_config, environment, result_digests, run_command
+from tests.support.runs import command, copied_clips, demo_config, environment, result_digests, run_command
 
 FLAGS = ("--model", "demo", "--frames", "4", "--batch-size", "4", "--shard-size", "150KB", "--device", "cpu")
 
@@ -24,12 +23,7 @@ FLAGS = ("--model", "demo", "--frames", "4", "--batch-size", "4", "--shard-size"
 @pytest.fixture(scope="module")
 def corpus(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve copies of real clips and one file that is none, in several shards."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for number in range(3):
-        for clip in sorted(clip_folder.glob("*.mp4")):
-            shutil.copy(clip, folder / f"{number}-{clip.name}")
-    (folder / "broken.mp4").write_text("no video")
-    return folder
+    return copied_clips(clip_folder, tmp_path_factory.mktemp("corpus"), 3)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +58,7 @@ def kill_until_done(corpus: Path, out: Path, kills: int, seconds: float, seed: i
     assert result.returncode == 3, result.stderr
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(
     corpus: Path, uninterrupted: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
@@ -84,7 +79,7 @@ def test_killed_twenty_times_equals_uninterrupted(
     assert verify(str(tmp_path / "out")).ok
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("with_signal", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_an_interrupt_leaves_a_resumable_store_and_no_processes(
     corpus: Path, uninterrupted: tuple[dict[str, str], float], tmp_path: Path, with_signal: signal.Signals
 ) -> None:

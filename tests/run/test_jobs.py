@@ -106,6 +106,7 @@ def test_jobs_that_start_at_one_moment_make_the_store_of_one_run(
     assert verify(str(out)).ok
 
 
+@pytest.mark.slow
 def test_a_job_that_was_killed_resumes(corpus: Path, quiet: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     freeze([str(corpus)], str(out), CONFIG)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -18,7 +17,7 @@ import pytest
 from dyntok.run import encode
 from dyntok.store import verify
 from tests.run.test_ray import SETTINGS, Watcher, by_ray, events
-from tests.support.runs import command, demo_config, environment, result_digests, run_command
+from tests.support.runs import command, copied_clips, demo_config, environment, result_digests, run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 FLAGS = ("--model", "demo", "--frames", "4", "--batch-size", "4", "--shard-size", "150KB", "--device", "cpu")
@@ -27,12 +26,7 @@ FLAGS = ("--model", "demo", "--frames", "4", "--batch-size", "4", "--shard-size"
 @pytest.fixture(scope="module")
 def corpus(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve copies of real clips and a file that is none, in several shards."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for number in range(3):
-        for clip in sorted(clip_folder.glob("*.mp4")):
-            shutil.copy(clip, folder / f"{number}-{clip.name}")
-    (folder / "broken.mp4").write_text("no video")
-    return folder
+    return copied_clips(clip_folder, tmp_path_factory.mktemp("corpus"), 3)
 
 
 @pytest.fixture(scope="module")

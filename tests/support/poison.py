@@ -23,6 +23,12 @@ def magenta_clip(path: Path) -> Path:
     return write_video(path, images=[image] * 12)
 
 
+def is_magenta(images: Tensor) -> bool:
+    """Whether a frame of a batch is plain magenta."""
+    means = images.float().mean(dim=(1, 2))
+    return bool(((means[:, 0] > 200) & (means[:, 1] < 60) & (means[:, 2] > 200)).any())
+
+
 class PoisonedEncoder:
     """Behaves as `inner` until it meets a frame of plain magenta; then its process is gone."""
 
@@ -35,8 +41,7 @@ class PoisonedEncoder:
         return getattr(self._inner, name)
 
     def encode(self, images: Tensor) -> Any:
-        means = images.float().mean(dim=(1, 2))
-        if ((means[:, 0] > 200) & (means[:, 1] < 60) & (means[:, 2] > 200)).any():
+        if is_magenta(images):
             os.write(2, b"the model met magenta\n")
             os.kill(os.getpid(), self.death)
         return self._inner.encode(images)
@@ -59,8 +64,7 @@ class RaisingEncoder(PoisonedEncoder):
     """Raises where the other one dies, as a device error does."""
 
     def encode(self, images: Tensor) -> Any:
-        means = images.float().mean(dim=(1, 2))
-        if ((means[:, 0] > 200) & (means[:, 1] < 60) & (means[:, 2] > 200)).any():
+        if is_magenta(images):
             raise RuntimeError("device-side assert triggered")
         return self._inner.encode(images)
 
@@ -70,6 +74,30 @@ class RaisingActor(EncodeActor):
 
     def load(self) -> Any:
         return RaisingEncoder(super().load())
+
+
+MOST_KILLS = 3
+
+
+class KilledEncoder(PoisonedEncoder):
+    """Killed by that frame three times, each of which leaves a file in a folder, and then not any more."""
+
+    def __init__(self, inner: Any, kills: Path) -> None:
+        super().__init__(inner)
+        self._kills = kills
+
+    def encode(self, images: Tensor) -> Any:
+        if is_magenta(images) and (number := len(list(self._kills.iterdir()))) < MOST_KILLS:
+            (self._kills / str(number)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._inner.encode(images)
+
+
+class KilledActor(EncodeActor):
+    """An actor with such a model; the folder is `kills` beside the store."""
+
+    def load(self) -> Any:
+        return KilledEncoder(super().load(), Path(self._task.url).with_name("kills"))
 
 
 class SlowActor(EncodeActor):

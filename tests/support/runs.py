@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,15 @@ def demo_config(**settings: Any) -> EncodeConfig:
     return EncodeConfig.create(
         **{"model": "demo", "frames": 4, "batch_size": 4, "decode_workers": 2, "device": "cpu", **settings}
     )
+
+
+def copied_clips(clip_folder: Path, folder: Path, times: int) -> Path:
+    """`folder`, with so many copies of each real clip and a file that is none."""
+    for number in range(times):
+        for clip in sorted(clip_folder.glob("*.mp4")):
+            shutil.copy(clip, folder / f"{number}-{clip.name}")
+    (folder / "broken.mp4").write_text("no video")
+    return folder
 
 
 def command(*arguments: object) -> list[str]:

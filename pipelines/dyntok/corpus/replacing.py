@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from dyntok.durable import fsync_path
+
 
 @contextmanager
 def replacing(out: BinaryIO | str | os.PathLike[str]) -> Iterator[BinaryIO]:
@@ -31,14 +33,6 @@ def replacing(out: BinaryIO | str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(target)
-        _sync_folder(target.parent)
+        fsync_path(target.parent)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,6 +8,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from dyntok.durable import fsync_path
 from dyntok.store.root import StoreRoot, explain_os_error
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -26,10 +27,10 @@ def claim_file(root: StoreRoot, local_tmp: Path, path: str) -> bool:
         if target is None:
             made = root.upload_new(local_tmp, path)
         else:
-            _fsync(local_tmp)
+            fsync_path(local_tmp)
             target.parent.mkdir(parents=True, exist_ok=True)
             made = _link_new(local_tmp, target)
-            _fsync(target.parent)
+            fsync_path(target.parent)
         with suppress(FileNotFoundError):
             local_tmp.unlink()
     return made
@@ -55,11 +56,3 @@ def _link_new(source: Path, target: Path) -> bool:
             return False
         source.rename(target)
     return True
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

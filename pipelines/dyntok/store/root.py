@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from dyntok.durable import fsync_path
 from dyntok.errors import StoreError
 from dyntok.objects import MissingObjectError, ObjectFile, ObjectStoreError, PrivateFolder, Remote
 from dyntok.objects.remote import each_at_once
@@ -248,10 +249,10 @@ class StoreRoot:
                 self._store.put_file(local_tmp, self._inner(path), stop)
                 local_tmp.unlink()
                 return
-            _fsync(local_tmp)
+            fsync_path(local_tmp)
             target.parent.mkdir(parents=True, exist_ok=True)
             local_tmp.replace(target)
-            _fsync(target.parent)
+            fsync_path(target.parent)
 
     def upload_new(self, local_tmp: Path, path: str) -> bool:
         """Upload a file to an object store unless there is one already; whether it did. See `Remote.put_new`."""
@@ -275,11 +276,11 @@ class StoreRoot:
                 return
             for folder, _, names in os.walk(local_tmp):
                 for name in names:
-                    _fsync(Path(folder, name))
-                _fsync(Path(folder))
+                    fsync_path(Path(folder, name))
+                fsync_path(Path(folder))
             target.parent.mkdir(parents=True, exist_ok=True)
             local_tmp.rename(target)
-            _fsync(target.parent)
+            fsync_path(target.parent)
 
     def move(self, path: str, to: str) -> None:
         """Give a file another name; what has that name is replaced. On an object store it is copied, then deleted."""
@@ -291,8 +292,8 @@ class StoreRoot:
                 return
             target.parent.mkdir(parents=True, exist_ok=True)
             local.replace(target)
-            _fsync(target.parent)
-            _fsync(local.parent)
+            fsync_path(target.parent)
+            fsync_path(local.parent)
 
     def remove(self, path: str) -> None:
         """Delete a file if it is there."""
@@ -356,14 +357,6 @@ class StoreRoot:
 
         local = self.local_path(path)
         return LocalStore(local, read_only=True) if local is not None else RootStore(self, path)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _make_folder(base: Path, shown: str) -> None:
