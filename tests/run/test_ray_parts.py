@@ -258,3 +258,21 @@ def test_a_crash_is_told_from_a_kill(tmp_path: Path, number: signal.Signals, cra
     assert done.returncode == -number
     assert read_remains(str(tmp_path)).crashed is crashed
     assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "crashed"),
+    [
+        ("*** SIGSEGV received at time=1 on cpu 1 ***", True),
+        ("Fatal Python error: Aborted", True),
+        ("*** SIGTERM received at time=1 on cpu 1 ***", False),
+        ("a note on Fatal Python error", False),
+    ],
+)
+def test_a_crash_is_known_however_many_stacks_follow(words: str, crashed: bool, tmp_path: Path) -> None:
+    (tmp_path / OUTPUT_FILE).write_text(
+        "loaded\n" + words + "\n" + '  File "model.py", line 1 in forward\n' * 9000
+    )
+    remains = read_remains(str(tmp_path))
+    assert remains.crashed is crashed
+    assert len(remains.output) == MOST_BYTES

@@ -43,7 +43,8 @@ class PoisonedEncoder:
     def encode(self, images: Tensor) -> Any:
         if is_magenta(images):
             os.write(2, b"the model met magenta\n")
-            os.kill(os.getpid(), self.death)
+            # In this thread: while another one handles the signal, this frame would pass.
+            signal.raise_signal(self.death)
         return self._inner.encode(images)
 
 

@@ -51,12 +51,12 @@ class CapturedOutput:
             data = data[os.write(self._before, data) :]
 
 
-def read_output(path: Path, position: int) -> str:
-    """Text of a file from a byte on, at most its last 64 KiB; empty if the file is gone."""
+def read_output(path: Path, position: int, most_bytes: int = MOST_BYTES) -> str:
+    """Text of a file from a byte on, at most its last `most_bytes`; empty if the file is gone."""
     try:
         with path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
-            file.seek(max(position, end - MOST_BYTES))
-            return file.read(MOST_BYTES).decode("utf-8", "replace")
+            file.seek(max(position, end - most_bytes))
+            return file.read(most_bytes).decode("utf-8", "replace")
     except FileNotFoundError:
         return ""
