@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "store": SHARED | {"objects", "stats"},
     "load": SHARED | {"objects", "store", "merging"},
     "adapters": SHARED | {"load", "store", "merging", "vision"},
-    "report": SHARED | {"stats", "store", "run", "video", "config"},
+    "report": SHARED | {"advice", "config", "load", "run", "stats", "store", "video"},
     "pictures": SHARED | {"corpus", "load", "merging", "store", "video"},
     "advice": SHARED | {"load", "merging", "run", "store"},
     "run": SHARED | {"objects", "config", "merging", "vision", "video", "corpus", "store"},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dyntok.errors import UsageError
 from dyntok_cli.options import Debug, Json, Quiet
 from dyntok_cli.output import Output
 from dyntok_cli.statistics import comparison_text, stats_text
@@ -32,6 +34,15 @@ def stats(
         bool,
         typer.Option("--thumbnails/--no-thumbnails", help="Show frames of the sources in the report."),
     ] = True,
+    budget: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--budget",
+            metavar="TOKENS",
+            min=1,
+            help="A context for the report to say what fits in it; may be repeated. [default: usual sizes]",
+        ),
+    ] = None,
     parquet: Annotated[
         str | None,
         typer.Option("--parquet", metavar="FILE.parquet", help="Write tables: the videos, and the curve."),
@@ -56,6 +67,11 @@ def stats(
         from dyntok.report.page import check_plotly
 
         check_plotly()
+    elif budget:
+        raise UsageError(
+            "--budget is about the report",
+            hint="add --html FILE.html; in text: `dyntok plan STORE --budget N`",
+        )
     found = []
     for store in stores:
         with CountingBar(output, "reading", "shard") as bar:
@@ -63,7 +79,7 @@ def stats(
     if parquet is not None:
         output.note(f"wrote {' and '.join(write_tables(found, parquet))}")
     if html is not None:
-        write_report(output, found, html, thumbnails=thumbnails)
+        write_report(output, found, html, thumbnails=thumbnails, budgets=budget or ())
     documents = [statistics.to_json() for statistics in found]
     output.report(
         document_of(documents), "\n\n\n".join(map(stats_text, documents)) + comparison_text(documents)
@@ -75,9 +91,16 @@ def document_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
     return documents[0] if len(documents) == 1 else {"stores": documents}
 
 
-def write_report(output: Output, found: list[StoreStatistics], path: str, *, thumbnails: bool = True) -> None:
+def write_report(
+    output: Output,
+    found: list[StoreStatistics],
+    path: str,
+    *,
+    thumbnails: bool = True,
+    budgets: Sequence[int] = (),
+) -> None:
     """Write the page and say so."""
     from dyntok.report.page import save_report
 
-    save_report(found, path, thumbnails=thumbnails)
+    save_report(found, path, thumbnails=thumbnails, budgets=budgets)
     output.note(f"wrote {path}")

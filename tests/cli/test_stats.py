@@ -92,6 +92,20 @@ def test_thumbnails_are_the_frames_that_were_encoded(
     assert {shot["image"] for video in videos for shot in video["shots"]} == {""}
 
 
+def test_budgets_are_for_the_report(store: Path, tmp_path: Path, cli: Callable[..., Ran]) -> None:
+    refused = cli("stats", store, "--budget", "2000")
+    assert refused.code == 2
+    assert "--html" in refused.stderr and "dyntok plan STORE --budget" in refused.stderr
+    page = tmp_path / "r.html"
+    flags = ["--no-thumbnails", "--quiet", "--budget", "777", "--budget", "333"]
+    assert cli("stats", store, "--html", page, *flags).code == 0
+    texts = Parsed(page.read_text()).texts
+    assert [text for text in texts if text.endswith("visual tokens")] == [
+        "333 visual tokens",
+        "777 visual tokens",
+    ]
+
+
 def test_several_stores_come_side_by_side(tmp_path: Path, cli: Callable[..., Ran]) -> None:
     paths = [tmp_path / name for name in "ab"]
     complete_store(str(paths[0]), make_info())

@@ -73,7 +73,7 @@ def test_nothing_gets_its_name_before_it_is_on_the_disk(
     campaign: Campaign = request.getfixturevalue({"webdataset": "tars", "zarr": "zarrs"}[shard_format])
     named = check_flushes(campaign.calls)
     assert {"plan.parquet", "dataset.json", "index.parquet", "manifest.json"} <= named
-    assert sum(name.startswith("shards/") for name in named) == 6
+    assert sum(name.startswith("shards/") for name in named) == 9
 
 
 def check_flushes(calls: Iterable[Call]) -> set[str]:

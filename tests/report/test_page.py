@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import dyntok
+from dyntok.advice import advise_each
 from dyntok.errors import DamageError, StoreError, UsageError
 from dyntok.records import Grid
 from dyntok.report import gather, page
@@ -149,6 +150,22 @@ def test_several_stores_side_by_side(tmp_path: Path) -> None:
     ids = {attributes.get("id") for _, attributes in parsed.elements}
     assert {f"chart-{chart['id']}" for chart in data["charts"]} <= ids
     assert "grid *" in parsed.texts and "model: name" in parsed.texts
+
+
+def test_what_fits_a_context_is_what_the_advice_says(tmp_path: Path) -> None:
+    sharded_store(str(tmp_path), [3, 3], failed=("s0/v0.mp4",), frames=20)
+    budgets = (40, 150, 400)
+    texts = Parsed(page.report_html([gather(str(tmp_path))], thumbnails=False, budgets=budgets)).texts
+    for advice in advise_each(dyntok.open(tmp_path), budgets):
+        shares = [f"{100 * row.fits[name]:.1f} %" for row in advice.rows for name in advice.most_frames]
+        most = [f"all {n}" if n == 20 else str(n) for n in advice.most_frames.values()]
+        start = texts.index(f"{advice.budget:,} visual tokens")
+        shown = texts[start : start + 40]
+        shown = shown[: shown.index("most for 95 %") + 1 + len(most)]
+        assert [text for text in shown if text.endswith(" %")][:-1] == shares
+        assert shown[-len(most) :] == most
+    usual = Parsed(page.report_html([gather(str(tmp_path))], thumbnails=False)).texts
+    assert [text for text in usual if text.endswith("visual tokens")] == ["512 visual tokens"]
 
 
 def test_without_videos_there_is_a_page(tmp_path: Path) -> None:

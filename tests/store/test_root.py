@@ -93,8 +93,9 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"no folder .*nowhere"):
         StoreRoot.open(str(tmp_path / "nowhere"))
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="cannot open the store"):
-        StoreRoot.open(str(tmp_path / "file"), create=True)
+    for path in ("file", "file/below"):
+        with pytest.raises(StoreError, match=r"file.* cannot be a store: it is, or lies below, a file"):
+            StoreRoot.open(str(tmp_path / path), create=True)
 
 
 def test_file_urls_are_local(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +38,28 @@ def advise(
 
     Raises UsageError for a store without videos.
     """
+    return advise_each(store, [budget], markers, share=share, most_sampled=most_sampled)[0]
+
+
+def advise_each(
+    store: Store,
+    budgets: Sequence[int],
+    markers: MarkerMode = "row",
+    *,
+    share: float = SHARE,
+    most_sampled: int = MOST_SAMPLED,
+) -> list[BudgetAdvice]:
+    """What `advise` says of each of several budgets; the store is read once."""
     done = store.index.done
     if not len(done):
         raise UsageError(f"{store.root.url} holds no video", hint="`dyntok status STORE --failed` says why")
     counts = _Counts.of(store, done, markers, most_sampled)
-    names = store.index.thresholds
+    return [_advice(store.index.thresholds, counts, budget, markers, share) for budget in budgets]
+
+
+def _advice(
+    names: Sequence[str], counts: _Counts, budget: int, markers: MarkerMode, share: float
+) -> BudgetAdvice:
     rows = []
     for frames in usual_frames(counts.most_frames):
         lengths = [counts.lengths(level, frames) for level in range(len(names))]
@@ -57,7 +75,7 @@ def advise(
         budget=budget,
         markers=markers,
         estimated=False,
-        videos=len(done),
+        videos=len(counts.frames),
         sampled=len(counts.sample),
         stored_frames=counts.most_frames,
         share=share,

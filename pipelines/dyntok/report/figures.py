@@ -12,7 +12,9 @@ from dyntok.report.gather import StoreStatistics
 from dyntok.report.markup import visible
 
 PAPER = {0.4: 20.0, 0.5: 30.0, 0.6: 44.4}
-BUDGETS = (4_096, 8_192, 16_384, 32_768)
+# Contexts of language models, of which those are shown that the videos come near.
+BUDGETS = tuple(2**power for power in range(9, 21))
+_BUDGETS_SHOWN = 4
 STORE_COLOURS = ("#5b7fd1", "#d97706", "#1f9e89", "#d1495b", "#8b5cf6", "#64748b")
 _STOPS = ((31, 158, 137), (91, 127, 209), (209, 73, 91))
 _SIMILARITY_STEP = 0.02
@@ -44,10 +46,17 @@ def figures_of_all(statistics: Sequence[StoreStatistics]) -> list[Figure]:
     return [_curve(statistics), _similarity(statistics)]
 
 
-def figures_of(number: int, statistics: StoreStatistics) -> list[Figure]:
+def usual_budgets(statistics: StoreStatistics) -> tuple[int, ...]:
+    """The largest of the usual contexts that the longest video would fill unmerged, up to four; the least if none."""
+    most = statistics.info.grid.patches * statistics.videos.frames.most
+    filled = tuple(budget for budget in BUDGETS if budget <= most)
+    return filled[-_BUDGETS_SHOWN:] or BUDGETS[:1]
+
+
+def figures_of(number: int, statistics: StoreStatistics, budgets: Sequence[int]) -> list[Figure]:
     """Charts of one store, a line for each threshold."""
     return [
-        _frames_and_tokens(number, statistics),
+        _frames_and_tokens(number, statistics, budgets),
         _video_tokens(number, statistics),
         _frame_tokens(number, statistics),
         _group_sizes(number, statistics),
@@ -119,7 +128,7 @@ def _similarity(statistics: Sequence[StoreStatistics]) -> Figure:
     )
 
 
-def _frames_and_tokens(number: int, found: StoreStatistics) -> Figure:
+def _frames_and_tokens(number: int, found: StoreStatistics, budgets: Sequence[int]) -> Figure:
     names, grid = found.videos.names, found.info.grid
     totals = found.videos.totals
     most = max(found.videos.frames.most, 64)
@@ -149,7 +158,7 @@ def _frames_and_tokens(number: int, found: StoreStatistics) -> Figure:
             "marker": {"size": 7, "color": colour_of(len(names) - 1, len(names))},
         }
     )
-    budgets = [budget for budget in BUDGETS if budget <= grid.patches * most]
+    budgets = [budget for budget in budgets if budget <= grid.patches * most]
     return Figure(
         "frames",
         "Tokens of a video against its number of frames",

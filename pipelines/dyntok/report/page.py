@@ -16,7 +16,7 @@ from typing import Any
 import dyntok
 from dyntok.errors import StoreError, UsageError
 from dyntok.report import sections
-from dyntok.report.figures import Figure, figures_of, figures_of_all
+from dyntok.report.figures import Figure, figures_of, figures_of_all, usual_budgets
 from dyntok.report.gather import StoreStatistics
 from dyntok.report.markup import Markup, data_block, joined, tag
 from dyntok.report.overlays import Overlay, overlays
@@ -32,14 +32,23 @@ def check_plotly() -> None:
         raise UsageError("a report needs plotly, which is not installed", hint="pip install 'dyntok[report]'")
 
 
-def save_report(statistics: Sequence[StoreStatistics], path: str, *, thumbnails: bool = True) -> None:
+def save_report(
+    statistics: Sequence[StoreStatistics], path: str, *, thumbnails: bool = True, budgets: Sequence[int] = ()
+) -> None:
     """Write the report of some stores to a file, which is replaced if it is there.
 
-    `thumbnails`: show frames of the sources, where these can be read.
+    Args:
+        statistics: of each store.
+        path: of the file.
+        thumbnails: show frames of the sources, where these can be read.
+        budgets: visual tokens of the contexts to say what fits; without any, usual ones that the videos come near.
+
     Raises UsageError without plotly, StoreError where writing fails.
     """
     target = Path(path)
-    content = report_html(statistics, thumbnails=thumbnails).encode("utf-8", "backslashreplace")
+    content = report_html(statistics, thumbnails=thumbnails, budgets=budgets).encode(
+        "utf-8", "backslashreplace"
+    )
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,16 +61,19 @@ def save_report(statistics: Sequence[StoreStatistics], path: str, *, thumbnails:
             temporary.unlink(missing_ok=True)
 
 
-def report_html(statistics: Sequence[StoreStatistics], *, thumbnails: bool = True) -> str:
+def report_html(
+    statistics: Sequence[StoreStatistics], *, thumbnails: bool = True, budgets: Sequence[int] = ()
+) -> str:
     """The page. Its size does not grow with the number of videos."""
     check_plotly()
+    asked = [tuple(sorted(set(budgets))) or usual_budgets(found) for found in statistics]
     shown = [overlays(found) for found in statistics]
     if thumbnails:
         from dyntok.report.thumbnails import add_thumbnails
 
         shown = [add_thumbnails(found, some) for found, some in zip(statistics, shown, strict=True)]
     charts = figures_of_all(statistics)
-    own = [figures_of(number, found) for number, found in enumerate(statistics)]
+    own = [figures_of(number, found, asked[number]) for number, found in enumerate(statistics)]
     body = joined(
         [
             sections.section("headline", "Headline", sections.headline(statistics)),
@@ -71,7 +83,7 @@ def report_html(statistics: Sequence[StoreStatistics], *, thumbnails: bool = Tru
                 "What a threshold costs",
                 tag("div", *(sections.chart(figure) for figure in charts), class_="cards"),
             ),
-            *(_store(number, found, own[number]) for number, found in enumerate(statistics)),
+            *(_store(number, found, own[number], asked[number]) for number, found in enumerate(statistics)),
             sections.section("settings", "Settings", sections.settings(statistics)),
         ]
     )
@@ -103,12 +115,16 @@ def _slider(statistics: Sequence[StoreStatistics]) -> Markup:
     )
 
 
-def _store(number: int, found: StoreStatistics, charts: Sequence[Figure]) -> Markup:
+def _store(number: int, found: StoreStatistics, charts: Sequence[Figure], budgets: Sequence[int]) -> Markup:
+    from dyntok.report.contexts import contexts
+
     merged = "What was merged in videos that keep little, and in those that keep much, at the threshold of the slider."
     return sections.section(
         f"store-{number}",
         found.root.url,
         tag("div", *(sections.chart(figure) for figure in charts), class_="cards"),
+        tag("h3", "What fits a context"),
+        contexts(found, budgets),
         tag("h3", "Merged patches"),
         tag("p", merged + " Each outlined run of patches is one token.", class_="note"),
         tag("div", id=f"overlays-{number}", class_="cards overlays"),
