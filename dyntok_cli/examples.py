@@ -19,7 +19,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "logs": ("dyntok logs tokens/ --failed", "dyntok logs tokens/ --shard 3 --json"),
     "verify": ("dyntok verify tokens/ --jobs 4", "dyntok verify tokens/ --repair"),
-    "stats": ("dyntok stats tokens/", "dyntok stats tokens/ --json"),
+    "stats": (
+        "dyntok stats tokens/ --html report.html",
+        "dyntok stats tokens/ --by source --json",
+        "dyntok stats tokens/ other/ --parquet videos.parquet",
+    ),
     "inspect": (
         "dyntok inspect tokens/ --ids",
         "dyntok inspect tokens/ clips/a.mp4 --threshold 0.5",

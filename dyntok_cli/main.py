@@ -15,6 +15,7 @@ import dyntok
 from dyntok_cli import errors
 from dyntok_cli.commands import COMMANDS
 from dyntok_cli.examples import epilog
+from dyntok_cli.options import Command
 from dyntok_cli.output import print_error, print_text, print_trace
 
 app = typer.Typer(
@@ -44,7 +45,7 @@ def _options(
 
 
 for _name, _function in COMMANDS.items():
-    app.command(_name, epilog=epilog(_name))(_function)
+    app.command(_name, cls=Command, epilog=epilog(_name))(_function)
 
 
 def main(argv: Sequence[str] | None = None) -> Never:

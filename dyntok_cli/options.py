@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import typer
+from typer.core import TyperCommand
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout in place of text.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
@@ -188,7 +189,44 @@ SETTINGS: dict[str, Any] = {
     ],
 }
 
+# The sections of the help that the flags of SETTINGS are shown in.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "Model": ("model", "revision", "space", "precision", "compile", "batch_size", "device"),
+    "Frames": ("frames", "fps", "max_frames", "decoder", "max_pixels", "max_seconds", "full_fingerprint"),
+    "Tokens": ("thresholds", "layout", "dtype", "format", "shard_size"),
+    "Machines": (
+        "executor",
+        "ray_address",
+        "actors",
+        "gpus_per_actor",
+        "cpus_per_actor",
+        "decode_workers",
+        "decode_memory",
+        "input_cache",
+    ),
+    "Failures": ("fail_fast", "max_attempts", "decode_timeout_s", "grace_period_s"),
+}
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Command(TyperCommand):
+    """A command whose help shows the flags of `SETTINGS` in the sections of `SECTIONS`, after its own."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        of = {flag: section for section, flags in SECTIONS.items() for flag in flags}
+        sections: dict[str, list[tuple[str, str]]] = {
+            name: [] for name in ("Arguments", "Options", *SECTIONS)
+        }
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                own = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                sections[of.get(parameter.name or "", own)].append(record)
+        for name, records in sections.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
 
 
 def with_settings(function: Function) -> Function:

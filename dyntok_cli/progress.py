@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from dyntok.records import VideoRow
+from dyntok.records import VideoRow, reason
 from dyntok.run.progress import RunObserver
 from dyntok_cli.output import Output
 from dyntok_cli.tables import count, ratio, several
@@ -89,7 +89,7 @@ class Progress(RunObserver):
             self._videos += 1
             if row.status == "failed":
                 self._failed += 1
-                self._say(f"failed: {row.id}: {row.error_class}: {row.error}")
+                self._say(f"failed: {row.id}: {row.error_class}: {reason(row.id, row.error)}")
             if self._bar is not None:
                 self._bar.update(1)
             self._show()

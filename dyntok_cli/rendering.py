@@ -152,6 +152,11 @@ def error_classes_table(classes: Mapping[str, int]) -> str:
 
 def failures_text(rows: Sequence[VideoRow], total: int) -> str:
     """Failed videos with their reasons; says so when there are more than are shown."""
-    lines = table(("failed video", "error class", "reason"), [(r.id, r.error_class, r.error) for r in rows])
+    from dyntok.records import reason
+
+    lines = table(
+        ("failed video", "error class", "reason"),
+        [(r.id, r.error_class, reason(r.id, r.error)) for r in rows],
+    )
     more = total - len(rows)
     return f"{lines}\n... and {count(more)} more" if more > 0 else lines

@@ -30,12 +30,13 @@ def logs(
 
     Events of all runs by time; or, with --failed, the videos whose latest attempt failed, from the completion records.
     """
+    from dyntok.records import reason
     from dyntok.run import failed_videos, run_events
 
     output = Output(json=json)
     if failed:
         videos = failed_videos(store, shard=shard)
-        rows = [(v.id, str(v.shard), v.error_class, str(v.attempts), v.error) for v in videos]
+        rows = [(v.id, str(v.shard), v.error_class, str(v.attempts), reason(v.id, v.error)) for v in videos]
         headers = ("failed video", "shard", "error class", "attempts", "reason")
         text = table(headers, rows) if rows else "no video failed"
         output.report({"failed": [video.to_json() for video in videos]}, text)

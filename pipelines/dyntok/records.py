@@ -175,6 +175,11 @@ class VideoRow:
     checksum: str = ""
 
 
+def reason(video_id: str, error: str) -> str:
+    """A failed video's message for places where its id stands beside it: messages begin with the name too."""
+    return error.removeprefix(f"{video_id}: ")
+
+
 @dataclass(frozen=True, slots=True)
 class FileDigest:
     """Size and sha256 (hex) of one file; `path` is relative to the store's root, with `/`."""

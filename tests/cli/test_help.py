@@ -16,6 +16,7 @@ import pytest
 
 from dyntok_cli.commands import COMMANDS
 from dyntok_cli.examples import EXAMPLES
+from dyntok_cli.options import SECTIONS, SETTINGS
 from dyntok_cli.output import Output
 from dyntok_cli.progress import CountingBar
 from tests.cli.conftest import Ran
@@ -25,6 +26,17 @@ def test_every_command_has_examples() -> None:
     assert list(EXAMPLES) == list(COMMANDS)
     for lines in EXAMPLES.values():
         assert 1 <= len(lines) <= 3
+
+
+def test_every_setting_has_its_section(cli: Callable[..., Ran]) -> None:
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(SETTINGS)
+    text = cli("encode", "--help").stdout
+    parts = re.split(r"\n([A-Z][a-z]+):\n", text)
+    assert parts[1::2] == ["Arguments", "Options", *SECTIONS]
+    shown = dict(zip(parts[1::2], parts[2::2], strict=True))
+    for section, names in SECTIONS.items():
+        assert len(re.findall(r"^  --", shown[section], re.MULTILINE)) == len(names)
+    assert "--frames <int>" in shown["Frames"] and "--out" in shown["Options"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

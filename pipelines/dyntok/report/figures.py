@@ -15,6 +15,8 @@ PAPER = {0.4: 20.0, 0.5: 30.0, 0.6: 44.4}
 # Contexts of language models, of which those are shown that the videos come near.
 BUDGETS = tuple(2**power for power in range(9, 21))
 _BUDGETS_SHOWN = 4
+# Lines of smaller ones would lie on each other at the foot of the chart.
+_BUDGET_GAPS = 8
 STORE_COLOURS = ("#5b7fd1", "#d97706", "#1f9e89", "#d1495b", "#8b5cf6", "#64748b")
 _STOPS = ((31, 158, 137), (91, 127, 209), (209, 73, 91))
 _SIMILARITY_STEP = 0.02
@@ -158,7 +160,8 @@ def _frames_and_tokens(number: int, found: StoreStatistics, budgets: Sequence[in
             "marker": {"size": 7, "color": colour_of(len(names) - 1, len(names))},
         }
     )
-    budgets = [budget for budget in budgets if budget <= grid.patches * most]
+    highest = grid.patches * most
+    budgets = [budget for budget in budgets if highest / _BUDGET_GAPS <= budget <= highest]
     return Figure(
         "frames",
         "Tokens of a video against its number of frames",

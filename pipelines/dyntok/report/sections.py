@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dyntok.errors import VIDEO_ERROR_CODES
+from dyntok.records import reason
 from dyntok.report.figures import Figure
 from dyntok.report.gather import StoreStatistics
 from dyntok.report.markup import Markup, joined, table, tag
@@ -104,7 +105,7 @@ def failures(found: StoreStatistics) -> Markup:
     for name, number in classes:
         meaning = VIDEO_ERROR_CODES.get(name, "")
         examples = [
-            tag("li", tag("code", example.id), tag("span", f" {example.error}"))
+            tag("li", tag("code", example.id), tag("span", f" {reason(example.id, example.error)}"))
             for example in found.videos.failures.get(name, ())
         ]
         summary = tag("summary", tag("strong", name or "others"), f": {number:,}. {meaning}")
