@@ -84,6 +84,7 @@ def test_other_settings_are_refused(store: Path, cli: Callable[..., Ran]) -> Non
     assert digests(store) == before
 
 
+@pytest.mark.slow
 def test_new_inputs_need_extend(tmp_path: Path, clip_folder: Path, cli: Callable[..., Ran]) -> None:
     out = tmp_path / "out"
     both = sorted(clip_folder.glob("carphone_*.mp4"))

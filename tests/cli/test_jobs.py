@@ -46,6 +46,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, videos: Path, cli: Cli) -> P
     return out
 
 
+@pytest.mark.slow
 def test_jobs_and_finalize_from_the_command_line(videos: Path, whole: Path, tmp_path: Path, cli: Cli) -> None:
     out = tmp_path / "out"
     planned = cli("plan", videos, "--out", out, *QUICK, "--json")

@@ -88,6 +88,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", mount], check=True)
 
 
+@pytest.mark.slow
 def test_a_store_that_has_become_read_only(tars: Campaign, disk: Path) -> None:
     out = disk / "out"
     assert tars.encode(out, "kill", len(tars.first_calls) // 2).code == -9

@@ -388,6 +388,7 @@ def test_jobs_on_an_object_store_make_the_same_store(corpus: Path, quiet: Path, 
     assert status(memory_url).state == "complete"
 
 
+@pytest.mark.slow
 def test_two_writers_of_one_share_do_no_harm(corpus: Path, quiet: Path, memory_url: str) -> None:
     """There are no locks on object stores; the work is done twice, to the same bytes."""
     barrier = threading.Barrier(2)

@@ -343,6 +343,7 @@ def memory_url() -> Iterator[str]:
     fsspec.filesystem("memory").store.clear()
 
 
+@pytest.mark.slow
 def test_runs_on_an_object_store_are_told_by_their_logs(corpus: Path, memory_url: str) -> None:
     seen: list[bool] = []
 

@@ -106,6 +106,7 @@ def test_failed_videos_are_tried_again_only_when_asked(
     assert (total.videos, total.done, total.failed, total.pending) == (3, 2, 1, 0)
 
 
+@pytest.mark.slow
 def test_fail_fast_names_the_video_and_leaves_a_resumable_store(corpus: Corpus, tmp_path: Path) -> None:
     folder, out = corpus("b", bad=("a",)), tmp_path / "out"
     with pytest.raises(RunError, match=r"a\.mp4: not_a_video"):
@@ -147,7 +148,7 @@ def test_a_folder_with_other_files_is_no_store(corpus: Corpus, tmp_path: Path) -
         encode([], str(tmp_path / "new"), demo_config())
 
 
-@pytest.mark.parametrize("format", ["webdataset", "zarr"])
+@pytest.mark.parametrize("format", ["webdataset", pytest.param("zarr", marks=pytest.mark.slow)])
 def test_a_lost_record_or_a_torn_one_is_made_again(corpus: Corpus, tmp_path: Path, format: str) -> None:
     folder, out = corpus("a", "b", "c"), tmp_path / "out"
     config = demo_config(shard_size="1KB", format=format)
@@ -176,6 +177,7 @@ def test_tars_and_manifests_carry_ids_and_columns(corpus: Corpus, tmp_path: Path
     assert tar["a.mp4"].at().tokens.equal(csv["first"].at().tokens)
 
 
+@pytest.mark.slow
 def test_a_store_that_is_being_extended_is_not_complete(corpus: Corpus, tmp_path: Path) -> None:
     folder, out = corpus("a"), tmp_path / "out"
     encode([str(folder)], str(out), demo_config())
@@ -191,6 +193,7 @@ def test_a_store_that_is_being_extended_is_not_complete(corpus: Corpus, tmp_path
     assert verify(str(out)).ok
 
 
+@pytest.mark.slow
 def test_a_run_that_never_began_binds_nobody(corpus: Corpus, tmp_path: Path) -> None:
     folder, out = corpus("a"), tmp_path / "out"
     with pytest.raises(InputError, match="does not exist"):
