@@ -23,6 +23,7 @@ from tests.support.runs import run_command
 HOURS = 3600
 
 
+@pytest.mark.slow
 def test_clocks_that_jump_change_nothing(tars: Campaign, tmp_path: Path) -> None:
     """Within a run, and from a killed run to the one that goes on, which seems to be earlier."""
     out = tmp_path / "out"

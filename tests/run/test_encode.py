@@ -22,7 +22,7 @@ from tests.support.runs import demo_config, result_digests
 @pytest.fixture(scope="module")
 def encoded(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("encoded") / "store"
-    report = encode([str(clip_folder)], str(out), demo_config(dtype="float32"))
+    report = encode([clip_folder], out, demo_config(dtype="float32"))
     assert (report.done, report.failed) == (4, 0)
     return out
 

@@ -79,7 +79,8 @@ def test_killed_twenty_times_equals_uninterrupted(
     assert verify(str(tmp_path / "out")).ok
 
 
-@pytest.mark.parametrize("with_signal", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupt_leaves_a_resumable_store_and_no_processes(
     corpus: Path, uninterrupted: tuple[dict[str, str], float], tmp_path: Path, with_signal: signal.Signals
 ) -> None:
@@ -112,6 +113,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(mount)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_clear_error_and_resume_works_afterwards(
     corpus: Path, uninterrupted: tuple[dict[str, str], float], small_disk: Path
 ) -> None:

@@ -87,6 +87,7 @@ def start(corpus: Path, out: Path, index: int, count: int) -> subprocess.Popen[b
     )
 
 
+@pytest.mark.slow
 def test_jobs_that_start_at_one_moment_make_the_store_of_one_run(
     corpus: Path, quiet: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,8 +34,8 @@ from dyntok.vision import ModelSpec, VisualEncoder
 
 
 def encode(
-    inputs: Sequence[str],
-    out: str,
+    inputs: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
     config: EncodeConfig,
     *,
     extend: bool = False,
@@ -65,11 +66,12 @@ def encode(
         CheckpointError: the model cannot be loaded.
         StoreError: writing failed; what was committed stays, and the same call resumes.
     """
-    asked = Asked(inputs, resolve_precision(config), extend=extend, retry_failed=retry_failed, job=job)
+    sources, where = [os.fspath(item) for item in inputs], os.fspath(out)
+    asked = Asked(sources, resolve_precision(config), extend=extend, retry_failed=retry_failed, job=job)
     metrics = check_metrics_file(metrics_file) if metrics_file else None
     started = time.perf_counter()
     clock = StageClock()
-    root = open_root(out, job)
+    root = open_root(where, job)
     name = new_run_name(job)
     told = observer or RunObserver()
     with (
@@ -83,7 +85,7 @@ def encode(
             share = job.shards(plan.shard_numbers) if job else list(plan.shard_numbers)
             kept = committed(root, plan, share)
             pending = sorted(set(share) - {summary.shard for summary in kept})
-            if job and inputs:
+            if job and sources:
                 check_unchanged(root, plan, pending)
         before = _outcome(plan, share, kept, job)
         monitor.planned(before.videos, before.done + before.failed, len(share), len(kept))
@@ -101,7 +103,7 @@ def encode(
             plan, share, [s for s in fitting(now, plan) if not job or s.shard in set(share)], job
         )
     return EncodeReport(
-        out=out,
+        out=where,
         videos=after.videos,
         done=after.done,
         failed=after.failed,
