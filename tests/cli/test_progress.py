@@ -23,7 +23,8 @@ class Terminal(io.StringIO):
 
 
 def row(number: int, status: str = "done") -> VideoRow:
-    failed = {"error_class": "corrupt", "error": "a frame is broken"} if status == "failed" else {}
+    error = f"clip{number}.mp4: a frame is broken"
+    failed = {"error_class": "corrupt", "error": error} if status == "failed" else {}
     return VideoRow(f"clip{number}.mp4", f"key{number}", "source", number, status, **failed)
 
 

@@ -155,7 +155,8 @@ def test_several_stores_side_by_side(tmp_path: Path) -> None:
 def test_what_fits_a_context_is_what_the_advice_says(tmp_path: Path) -> None:
     sharded_store(str(tmp_path), [3, 3], failed=("s0/v0.mp4",), frames=20)
     budgets = (40, 150, 400)
-    texts = Parsed(page.report_html([gather(str(tmp_path))], thumbnails=False, budgets=budgets)).texts
+    parsed = Parsed(page.report_html([gather(str(tmp_path))], thumbnails=False, budgets=budgets))
+    texts, shaded = parsed.texts, 0
     for advice in advise_each(dyntok.open(tmp_path), budgets):
         shares = [f"{100 * row.fits[name]:.1f} %" for row in advice.rows for name in advice.most_frames]
         most = [f"all {n}" if n == 20 else str(n) for n in advice.most_frames.values()]
@@ -164,8 +165,25 @@ def test_what_fits_a_context_is_what_the_advice_says(tmp_path: Path) -> None:
         shown = shown[: shown.index("most for 95 %") + 1 + len(most)]
         assert [text for text in shown if text.endswith(" %")][:-1] == shares
         assert shown[-len(most) :] == most
+        fitting = sum(row.fits[name] >= advice.share for row in advice.rows for name in advice.most_frames)
+        shaded += fitting
+    assert [a.get("class") for n, a in parsed.elements if n == "td"].count("number fits") == shaded > 0
     usual = Parsed(page.report_html([gather(str(tmp_path))], thumbnails=False)).texts
     assert [text for text in usual if text.endswith("visual tokens")] == ["512 visual tokens"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "budgets"),
+    [(1, [512]), (25, [512, 1024, 2048, 4096]), (160, [2048, 4096, 8192, 16384])],
+)
+def test_contexts_are_those_that_the_longest_video_comes_near(
+    frames: int, budgets: list[int], tmp_path: Path
+) -> None:
+    sharded_store(str(tmp_path), [1], info=make_info(grid=Grid(14, 14)), frames=frames)
+    texts = Parsed(page.report_html([gather(str(tmp_path))], thumbnails=False)).texts
+    assert [text for text in texts if text.endswith("visual tokens")] == [
+        f"{b:,} visual tokens" for b in budgets
+    ]
 
 
 def test_without_videos_there_is_a_page(tmp_path: Path) -> None:

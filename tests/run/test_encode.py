@@ -24,6 +24,7 @@ def encoded(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     out = tmp_path_factory.mktemp("encoded") / "store"
     report = encode([clip_folder], out, demo_config(dtype="float32"))
     assert (report.done, report.failed) == (4, 0)
+    assert report.out == status(out).out == str(out)
     return out
 
 

@@ -17,6 +17,7 @@ from dyntok.errors import ConfigError, RunError
 from dyntok.run import encode
 from dyntok.run.executors import chosen
 from dyntok.run.executors.drain import Drain
+from dyntok.run.executors.exchange import ActorTask
 from dyntok.run.executors.output import MOST_BYTES, read_output
 from dyntok.run.executors.remains import MARKS_FILE, OUTPUT_FILE, STALE_S, read_remains, remove_stale_folders
 from dyntok.run.executors.resources import Demand, Machine, demand
@@ -207,6 +208,11 @@ def test_a_drain_that_is_over_in_time_interrupts_nobody() -> None:
 
 
 # what actors leave behind ---------------------------------------------------------------------------------------
+
+
+def test_what_an_actor_is_told_shows_no_credentials() -> None:
+    """Ray puts the arguments of calls into its messages."""
+    assert "word" not in repr(ActorTask("s3://user:word@bucket/out", *[None] * 5))  # type: ignore[arg-type]
 
 
 def test_output_is_read_from_a_place_on_and_not_without_end(tmp_path: Path) -> None:

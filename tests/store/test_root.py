@@ -81,6 +81,20 @@ def test_a_root_survives_pickling(root: StoreRoot) -> None:
     assert pickle.loads(pickle.dumps(root)).read_bytes("a") == b"1"  # noqa: S301
 
 
+def test_an_address_holds_in_any_folder_and_keeps_what_nobody_may_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = StoreRoot.open("store", create=True)
+    assert (here.url, here.address) == ("store", str(tmp_path / "store"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert pickle.loads(pickle.dumps(here)).local_path("a") == tmp_path / "store/a"  # noqa: S301
+    remote = StoreRoot.open("memory://user:word@bucket/store")
+    assert "word" not in remote.url and "word" not in repr(remote)
+    assert remote.address == "memory://user:word@bucket/store"
+
+
 def test_scratch_is_cleared(root: StoreRoot) -> None:
     left = root.scratch_dir() / "left-by-a-dead-run"
     left.write_bytes(b"x")

@@ -12,9 +12,6 @@ from dyntok.report.gather import StoreStatistics
 from dyntok.report.markup import visible
 
 PAPER = {0.4: 20.0, 0.5: 30.0, 0.6: 44.4}
-# Contexts of language models, of which those are shown that the videos come near.
-BUDGETS = tuple(2**power for power in range(9, 21))
-_BUDGETS_SHOWN = 4
 # Lines of smaller ones would lie on each other at the foot of the chart.
 _BUDGET_GAPS = 8
 STORE_COLOURS = ("#5b7fd1", "#d97706", "#1f9e89", "#d1495b", "#8b5cf6", "#64748b")
@@ -46,13 +43,6 @@ class Figure:
 def figures_of_all(statistics: Sequence[StoreStatistics]) -> list[Figure]:
     """Charts that show all stores together."""
     return [_curve(statistics), _similarity(statistics)]
-
-
-def usual_budgets(statistics: StoreStatistics) -> tuple[int, ...]:
-    """The largest of the usual contexts that the longest video would fill unmerged, up to four; the least if none."""
-    most = statistics.info.grid.patches * statistics.videos.frames.most
-    filled = tuple(budget for budget in BUDGETS if budget <= most)
-    return filled[-_BUDGETS_SHOWN:] or BUDGETS[:1]
 
 
 def figures_of(number: int, statistics: StoreStatistics, budgets: Sequence[int]) -> list[Figure]:

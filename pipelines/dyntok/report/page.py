@@ -16,7 +16,7 @@ from typing import Any
 import dyntok
 from dyntok.errors import StoreError, UsageError
 from dyntok.report import sections
-from dyntok.report.figures import Figure, figures_of, figures_of_all, usual_budgets
+from dyntok.report.figures import Figure, figures_of, figures_of_all
 from dyntok.report.gather import StoreStatistics
 from dyntok.report.markup import Markup, data_block, joined, tag
 from dyntok.report.overlays import Overlay, overlays
@@ -24,6 +24,9 @@ from dyntok.report.throughput import throughput
 
 # What the page may load: nothing. What may run in it: these two scripts.
 _POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {} {}"
+# Contexts of language models, of which those are shown that the videos come near.
+_BUDGETS = tuple(2**power for power in range(9, 21))
+_BUDGETS_SHOWN = 4
 
 
 def check_plotly() -> None:
@@ -66,7 +69,7 @@ def report_html(
 ) -> str:
     """The page. Its size does not grow with the number of videos."""
     check_plotly()
-    asked = [tuple(sorted(set(budgets))) or usual_budgets(found) for found in statistics]
+    asked = [tuple(sorted(set(budgets))) or _usual_budgets(found) for found in statistics]
     shown = [overlays(found) for found in statistics]
     if thumbnails:
         from dyntok.report.thumbnails import add_thumbnails
@@ -89,6 +92,13 @@ def report_html(
     )
     every = [*charts, *(figure for some in own for figure in some)]
     return _filled(statistics, body, _data(statistics, shown, every))
+
+
+def _usual_budgets(found: StoreStatistics) -> tuple[int, ...]:
+    """The largest of the usual contexts that the longest video would fill unmerged, up to four; the least if none."""
+    most = found.info.grid.patches * found.videos.frames.most
+    filled = tuple(budget for budget in _BUDGETS if budget <= most)
+    return filled[-_BUDGETS_SHOWN:] or _BUDGETS[:1]
 
 
 def _slider(statistics: Sequence[StoreStatistics]) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class JobRoot(StoreRoot):
     job: ArrayJob
 
     @classmethod
-    def of(cls, url: str, job: ArrayJob) -> JobRoot:
+    def of(cls, url: str | os.PathLike[str], job: ArrayJob) -> JobRoot:
         """The store at `url`, made if it is missing."""
         root = cls.open(url, create=True)
         if not isinstance(root, JobRoot):
@@ -86,6 +87,6 @@ class JobRoot(StoreRoot):
         return None
 
 
-def open_root(url: str, job: ArrayJob | None) -> StoreRoot:
+def open_root(url: str | os.PathLike[str], job: ArrayJob | None) -> StoreRoot:
     """The root of a store that is to be written, by a whole run or by one job."""
     return StoreRoot.open(url, create=True) if job is None else JobRoot.of(url, job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from dyntok.corpus import Plan
@@ -18,7 +19,7 @@ from dyntok.store.completion import PENDING
 from dyntok.store.names import MARKER_FILE, PLAN_FILE
 
 
-def finalize(out: str) -> StatusReport:
+def finalize(out: str | os.PathLike[str]) -> StatusReport:
     """Write `index.parquet` and `manifest.json` of a store whose shards were encoded by a job array.
 
     The bytes are those that one `encode` of everything would have written; a second call writes the same again.

@@ -66,12 +66,12 @@ def encode(
         CheckpointError: the model cannot be loaded.
         StoreError: writing failed; what was committed stays, and the same call resumes.
     """
-    sources, where = [os.fspath(item) for item in inputs], os.fspath(out)
+    sources = [os.fspath(item) for item in inputs]
     asked = Asked(sources, resolve_precision(config), extend=extend, retry_failed=retry_failed, job=job)
     metrics = check_metrics_file(metrics_file) if metrics_file else None
     started = time.perf_counter()
     clock = StageClock()
-    root = open_root(where, job)
+    root = open_root(out, job)
     name = new_run_name(job)
     told = observer or RunObserver()
     with (
@@ -103,7 +103,7 @@ def encode(
             plan, share, [s for s in fitting(now, plan) if not job or s.shard in set(share)], job
         )
     return EncodeReport(
-        out=where,
+        out=root.url,
         videos=after.videos,
         done=after.done,
         failed=after.failed,

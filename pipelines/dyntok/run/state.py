@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from dyntok.store.names import MANIFEST_FILE, PLAN_FILE
 Counts = npt.NDArray[np.int64]
 
 
-def status(out: str, *, shards: bool = False) -> StatusReport:
+def status(out: str | os.PathLike[str], *, shards: bool = False) -> StatusReport:
     """How many videos and shards of the store at `out` are done, failed and pending, and at what pace.
 
     `shards` fills the list of shards.
@@ -36,8 +37,7 @@ def status(out: str, *, shards: bool = False) -> StatusReport:
 class StoreWatch:
     """`status` for one store, again and again: only what is new is read."""
 
-    def __init__(self, out: str) -> None:
-        self._out = out
+    def __init__(self, out: str | os.PathLike[str]) -> None:
         self._root = StoreRoot.open(out)
         self._survey = Survey(self._root)
 
@@ -47,10 +47,10 @@ class StoreWatch:
         DatasetInfo.load(root)
         runs = read_runs(root)
         if not root.exists(PLAN_FILE):
-            return StatusReport(self._out, "empty", runs.running)
+            return StatusReport(self._root.url, "empty", runs.running)
         with open_plan(root) as plan:
             found = self._look(plan)
-            return _report(self._out, plan, found, runs, with_shards=shards)
+            return _report(self._root.url, plan, found, runs, with_shards=shards)
 
     def _look(self, plan: Plan) -> _Found:
         stamps = record_stamps(self._root)

@@ -80,7 +80,7 @@ class StoreRoot:
         return StoreRoot.open(self._full_url)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoreRoot.open, (self._full_url,)
+        return StoreRoot.open, (self.address,)
 
     def __repr__(self) -> str:
         return f"StoreRoot({self.url!r})"
