@@ -16,7 +16,7 @@ import pytest
 
 import dyntok
 from dyntok.errors import DamageError, StoreError, UsageError
-from dyntok.records import Grid, PlanEntry
+from dyntok.records import Grid
 from dyntok.report import gather, write_tables
 from dyntok.report.columns import MISSING, MOST_VALUES, OTHERS, SHOWN_VALUES
 from dyntok.store import StoreRoot, build_index, write_manifest
@@ -57,25 +57,32 @@ def test_the_curve_is_what_each_video_gives_at_each_threshold(tmp_path: Path, sh
 
 
 def test_shards_and_their_order_do_not_matter(tmp_path: Path) -> None:
-    """The same six videos in one shard, in six, and in six that were planned the other way round."""
+    """The same fifty videos in one shard, in fifty, and in fifty of other orders; read, and counted again."""
     info = make_info()
-    documents = []
-    for name, cuts in (("one", [6]), ("six", [1] * 6), ("reversed", [1] * 6)):
-        root = StoreRoot.open(str(tmp_path / name), create=True)
+    ids = [f"v{number:02}" for number in range(50)]
+    seeds = {name: number for number, name in enumerate(ids)}
+    shuffled = np.random.default_rng(0).permutation(ids).tolist()
+    texts = []
+    for folder, order, each in (
+        ("one", ids, 50),
+        ("many", ids, 1),
+        ("back", ids[::-1], 1),
+        ("any", shuffled, 1),
+    ):
+        root = StoreRoot.open(str(tmp_path / folder), create=True)
         info.save(root)
-        ids = [f"v{number}" for number in range(6)]
-        ids = ids[::-1] if name == "reversed" else ids
-        entries: list[PlanEntry] = []
-        for shard, count in enumerate(cuts):
-            entries += make_plan(shard, ids[len(entries) : len(entries) + count])
+        shards = [make_plan(n, order[first : first + each]) for n, first in enumerate(range(0, 50, each))]
+        entries = [entry for shard in shards for entry in shard]
         write_plan(root, entries)
-        for shard in range(len(cuts)):
-            own = [entry for entry in entries if entry.shard == shard]
-            write_shard(root, info, own, seeds={f"v{n}": n for n in range(6)})
+        for shard in shards:
+            write_shard(root, info, shard, seeds=seeds)
         build_index(root, iter(entries))
         write_manifest(root)
-        documents.append(kept(gather(str(tmp_path / name)).to_json()))
-    assert json.dumps(documents[0]) == json.dumps(documents[1]) == json.dumps(documents[2])
+        for recompute in (False, True):
+            found = gather(str(tmp_path / folder), recompute=recompute)
+            assert (found.shards, found.recounted) == (len(shards), len(shards) * recompute)
+            texts.append(json.dumps(kept(found.to_json())))
+    assert len(set(texts)) == 1
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])

@@ -82,17 +82,19 @@ def test_a_thousand_mutants(executor: str, tmp_path: Path, monkeypatch: pytest.M
 def test_offspring_that_got_away_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process whose parent has ended belongs to nobody, but for the mark."""
     monkeypatch.setenv(MARK, "away")
+    # The child says its own number: right after exec, its environment cannot be read yet.
+    child = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     program = (
-        "from subprocess import DEVNULL, Popen; "
-        "print(Popen(['sleep', '60'], stdout=DEVNULL, stderr=DEVNULL).pid)"
+        "import sys; from subprocess import DEVNULL, PIPE, Popen; "
+        f"print(Popen([sys.executable, '-c', {child!r}], stdout=PIPE, stderr=DEVNULL, text=True).stdout.readline())"
     )
     started = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    child = psutil.Process(int(started.stdout))
+    away = psutil.Process(int(started.stdout))
     try:
-        assert child in offspring("away") and child not in psutil.Process().children(recursive=True)
-        assert child not in offspring("other")
+        assert away in offspring("away") and away not in psutil.Process().children(recursive=True)
+        assert away not in offspring("other")
     finally:
-        child.kill()
+        away.kill()
 
 
 def test_mutants_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
