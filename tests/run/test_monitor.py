@@ -292,6 +292,7 @@ def test_the_pace_is_that_of_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({"wait": 90.0, "model": 9.0, "write": 5.0, "blocked": 1.0}, "decode"),
         ({"wait": 5.0, "model": 60.0, "merge": 20.0, "write": 30.0, "blocked": 2.0}, "device"),
         ({"wait": 5.0, "model": 30.0, "blocked": 65.0, "write": 90.0}, "write"),
+        ({"wait": 60.0, "model": 40.0, "merge": 50.0, "collect": 40.0}, "write"),
         # Nothing is handed to the writer while it commits, so that decoding stands still: the device only sees a wait.
         ({"wait": 80.0, "model": 20.0, "write": 5.0, "commit": 93.0}, "write"),
     ],

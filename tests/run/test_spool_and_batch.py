@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import torch
 
 from dyntok.merging import merge
 from dyntok.run.batch import BatchMerger, to_stored_dtype
-from dyntok.run.progress import StageClock
 from dyntok.run.spool import SpoolBudget, TokenSpool
 
 
@@ -37,17 +35,11 @@ def test_spools_share_one_budget(tmp_path: Path) -> None:
     assert sum(chunk.sum() for chunk in second.chunks()) == 400
 
 
-def merger(features: torch.Tensor, tokens: torch.Tensor, dtype: str, *thresholds: float) -> BatchMerger:
-    encoded = SimpleNamespace(features=features, tokens=tokens)
-    encoder = SimpleNamespace(device=torch.device("cuda"), encode=lambda images: encoded)
-    return BatchMerger(encoder, thresholds, dtype, StageClock())
-
-
-def test_padding_does_not_count_and_levels_follow_the_operator() -> None:
-    features, tokens = torch.randn(4, 3, 5, 6).cumsum(2), torch.randn(4, 3, 5, 8)
-    batch = merger(features, tokens, "float32", 0.6, 0.4)(torch.zeros(4, 2, 2, 3, dtype=torch.uint8), 3)
+def test_levels_follow_the_operator() -> None:
+    features, tokens = torch.randn(3, 3, 5, 6).cumsum(2), torch.randn(3, 3, 5, 8)
+    batch = BatchMerger((0.6, 0.4), "float32")(features, tokens)
     for level, threshold in zip(batch.levels, (0.6, 0.4), strict=True):
-        expected = merge(tokens[:3], features[:3], threshold)
+        expected = merge(tokens, features, threshold)
         torch.testing.assert_close(torch.from_numpy(level.tokens), expected.tokens, atol=1e-6, rtol=0)
         assert level.frame_splits.tolist() == expected.row_splits[::3].tolist()
 
@@ -55,10 +47,10 @@ def test_padding_does_not_count_and_levels_follow_the_operator() -> None:
 @pytest.mark.parametrize("where", ["features", "tokens"])
 def test_a_frame_that_is_not_finite_spoils_no_other(where: str) -> None:
     features, tokens = torch.randn(4, 3, 5, 6), torch.randn(4, 3, 5, 8)
-    clean = merger(features, tokens, "float32", 0.6)(torch.zeros(4, 1), 4)
+    clean = BatchMerger((0.6,), "float32")(features, tokens)
     broken = {"features": features.clone(), "tokens": tokens.clone()}
     broken[where][2, 1, 1, 0] = torch.nan
-    batch = merger(broken["features"], broken["tokens"], "float32", 0.6)(torch.zeros(4, 1), 4)
+    batch = BatchMerger((0.6,), "float32")(broken["features"], broken["tokens"])
     assert batch.bad_frames == {2}
     end = clean.levels[0].frame_splits[2]
     np.testing.assert_array_equal(batch.levels[0].tokens[:end], clean.levels[0].tokens[:end])
@@ -67,23 +59,29 @@ def test_a_frame_that_is_not_finite_spoils_no_other(where: str) -> None:
 def test_float16_overflow_is_seen() -> None:
     features, tokens = torch.randn(2, 1, 3, 4), torch.ones(2, 1, 3, 8)
     tokens[1] *= 1e5
-    assert merger(features, tokens, "float16", 0.6)(torch.zeros(2, 1), 2).bad_frames == {1}
-    assert merger(features, tokens, "bfloat16", 0.6)(torch.zeros(2, 1), 2).bad_frames == frozenset()
+    assert BatchMerger((0.6,), "float16")(features, tokens).bad_frames == {1}
+    assert BatchMerger((0.6,), "bfloat16")(features, tokens).bad_frames == frozenset()
 
 
 def test_int8_is_within_half_a_step_of_its_scale() -> None:
     means = torch.randn(50, 16) * torch.logspace(-6, 6, 50)[:, None]
     means[7] = 0
     stored, scale = to_stored_dtype(means, means.abs().amax(1), "int8")
-    assert scale is not None
-    error = np.abs(stored * scale[:, None] - means.numpy())
+    error = (stored * scale[:, None] - means).abs()
     assert (error <= scale[:, None] * 0.5001).all()
     assert scale[7] == 1
     assert stored[7].max() == 0
 
 
-def test_bfloat16_is_stored_as_its_bits() -> None:
-    means = torch.randn(5, 3)
-    stored, _ = to_stored_dtype(means, means.abs().amax(1), "bfloat16")
-    assert stored.dtype == np.uint16
-    assert torch.equal(torch.from_numpy(stored).view(torch.bfloat16), means.bfloat16())
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "int8"])
+def test_tokens_are_cast_once_and_bfloat16_travels_as_bits(dtype: str) -> None:
+    features, tokens = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 7)
+    (level,) = BatchMerger((0.3,), dtype)(features, tokens).levels
+    means = merge(tokens, features, 0.3).tokens
+    stored, *scale = to_stored_dtype(means, means.abs().amax(1), dtype)
+    assert level.tokens.dtype == np.dtype("uint16" if dtype == "bfloat16" else dtype)
+    got = torch.from_numpy(level.tokens)
+    assert torch.equal(got.view(torch.bfloat16) if dtype == "bfloat16" else got, stored)
+    assert (level.scale is None) == (dtype != "int8")
+    if scale:
+        np.testing.assert_array_equal(level.scale, scale[0].numpy())

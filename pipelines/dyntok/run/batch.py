@@ -1,4 +1,4 @@
-"""From a batch of resized frames to stored tokens: the model, the plan, the merge, the cast."""
+"""From a batch of encoded frames to stored tokens: the plan, the merge, the cast."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from torch import Tensor
 
 from dyntok.errors import NonFiniteFeatureError
 from dyntok.merging import MergePlan, coarsen, left_similarity, plan_from_similarity
-from dyntok.run.progress import StageClock
+from dyntok.run.transfer import to_host
+from dyntok.vision import Work
 
 LARGEST_FLOAT16 = 65504.0
 
 
 class Encoded(Protocol):
-    """What an encoder gives for B frames: `features [B, R, C, F]` float32 and `tokens [B, R, C, D]`."""
+    """What an encoder gives for B frames: `features [B, R, C, F]` float32 and `tokens [B, R, C, D]`.
+
+    They are there once `work.wait()` has returned.
+    """
 
     @property
     def features(self) -> Tensor: ...
     @property
     def tokens(self) -> Tensor: ...
+    @property
+    def work(self) -> Work: ...
 
 
 class Encoder(Protocol):
@@ -31,6 +37,10 @@ class Encoder(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+    @property
+    def fixed_batches(self) -> bool: ...
+    @property
+    def batches_at_once(self) -> int: ...
     def encode(self, images: Tensor) -> Encoded: ...
 
 
@@ -56,31 +66,16 @@ class MergedBatch:
 
 
 class BatchMerger:
-    """Runs the encoder over batches of one fixed shape and merges at the given thresholds.
+    """Merges batches at the given thresholds, which fall: the first is the stored one, others are explicit levels."""
 
-    `thresholds` fall: the first is the stored one, further ones are for the explicit layout.
-    """
-
-    def __init__(
-        self, encoder: Encoder, thresholds: tuple[float, ...], dtype: str, clock: StageClock
-    ) -> None:
-        self._encoder = encoder
-        self._padded = encoder.device.type != "cpu"
+    def __init__(self, thresholds: tuple[float, ...], dtype: str) -> None:
         self._thresholds = thresholds
         self._dtype = dtype
-        self._clock = clock
 
-    def __call__(self, images: Tensor, frames: int) -> MergedBatch:
-        """`images: [B, H, W, 3] uint8`, of which the first `frames` count; the rest pads the batch."""
+    def __call__(self, features: Tensor, tokens: Tensor) -> MergedBatch:
+        """`features: [B, R, C, F]` float32 and `tokens: [B, R, C, D]`, on any device."""
         with torch.inference_mode():
-            with self._clock.measure("model"):
-                # Frames do not share arithmetic on CPUs, so padding would only cost time there.
-                encoded = self._encoder.encode(images if self._padded else images[:frames])
-                features, tokens = encoded.features[:frames], encoded.tokens[:frames]
-                if features.is_cuda:
-                    torch.cuda.synchronize(features.device)
-            with self._clock.measure("merge"):
-                return self._merge(features, tokens)
+            return self._merge(features, tokens)
 
     def _merge(self, features: Tensor, tokens: Tensor) -> MergedBatch:
         bad: set[int] = set()
@@ -100,12 +95,14 @@ class BatchMerger:
         for threshold in self._thresholds[1:]:
             coarse = plan_from_similarity(similarity, threshold)
             coarse_means = coarsen(means, fine, coarse)
-            levels.append(
-                self._level(
-                    coarse_means, coarse, torch.linalg.vector_norm(coarse_means, ord=torch.inf, dim=1)
-                )
-            )
-        return MergedBatch(similarity.cpu().numpy(), tuple(levels), frozenset(bad))
+            largest = torch.linalg.vector_norm(coarse_means, ord=torch.inf, dim=1)
+            levels.append(self._level(coarse_means, coarse, largest))
+        host = iter(to_host([similarity, *(tensor for level in levels for tensor in level)]))
+        return MergedBatch(
+            next(host).numpy(),
+            tuple(_batch_level([next(host) for _ in level]) for level in levels),
+            frozenset(bad),
+        )
 
     @staticmethod
     def _frames_of(plan: MergePlan, token_mask: Tensor) -> list[int]:
@@ -114,22 +111,24 @@ class BatchMerger:
         frames = torch.div(plan.group_start[hit], patches_per_frame, rounding_mode="floor")
         return sorted(set(frames.tolist()))
 
-    def _level(self, means: Tensor, plan: MergePlan, largest: Tensor) -> BatchLevel:
-        stored, scale = to_stored_dtype(means, largest, self._dtype)
-        return BatchLevel(stored, scale, plan.row_splits[:: plan.shape[1]].cpu().numpy())
+    def _level(self, means: Tensor, plan: MergePlan, largest: Tensor) -> list[Tensor]:
+        """What a `BatchLevel` is made of, on the device."""
+        return [plan.row_splits[:: plan.shape[1]], *to_stored_dtype(means, largest, self._dtype)]
 
 
-def to_stored_dtype(
-    means: Tensor, largest: Tensor, dtype: str
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32] | None]:
-    """Cast float32 `means: [N, D]` once to the stored dtype, on the host.
+def _batch_level(tensors: list[Tensor]) -> BatchLevel:
+    splits, tokens, *scales = tensors
+    # numpy has no bfloat16.
+    bits = tokens.view(torch.uint16) if tokens.dtype == torch.bfloat16 else tokens
+    return BatchLevel(bits.numpy(), scales[0].numpy() if scales else None, splits.numpy())
+
+
+def to_stored_dtype(means: Tensor, largest: Tensor, dtype: str) -> list[Tensor]:
+    """Float32 `means: [N, D]` cast once to the stored dtype; for int8, `[tokens, scale]`.
 
     For int8, `scale = largest / 127` per token and `tokens = round(means / scale)`; a zero token has scale 1.
     """
     if dtype == "int8":
         scale = torch.where(largest > 0, largest / 127.0, 1.0)
-        quantised = (means / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
-        return quantised.cpu().numpy(), scale.cpu().numpy()
-    if dtype == "bfloat16":
-        return means.to(torch.bfloat16).cpu().view(torch.uint16).numpy(), None
-    return means.to(getattr(torch, dtype)).cpu().numpy(), None
+        return [(means / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale]
+    return [means.to(getattr(torch, dtype))]

@@ -9,6 +9,7 @@ from torch import Tensor
 from dyntok.errors import VideoError
 from dyntok.records import PlanEntry, Sample, SampledFrames, VideoInfo, VideoRow
 from dyntok.run.assemble import VideoAssembly
+from dyntok.run.batch import Encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,17 @@ class VideoFailed:
     error: VideoError
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """A batch and what the device makes of it, which may not be there yet."""
+
+    batch: FrameBatch
+    encoded: Encoded
+
+
 Control = ShardBegun | VideoOpened | VideoEnded | VideoFailed
-ComputeItem = FrameBatch | Control | None
+DeviceItem = FrameBatch | Control | None
+CollectItem = EncodedBatch | Control | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """The shard function: decode, encode, merge and write overlap, across shard ends too.
 
-Three threads hand work on and own what they hold: this one (the *feeder*) takes frames from the decode processes and
-fills batches of one fixed shape; the *compute* thread runs the model, merges, and collects videos; the *write* thread
-writes and commits shards. Every executor runs this same function.
+Four threads hand work on and own what they hold: this one (the *feeder*) takes frames from the decode processes and
+fills batches of one fixed shape; the *device* thread keeps the model supplied with them; the *collect* thread merges
+what comes from it and puts videos together; the *write* thread writes and commits shards. Every executor runs this
+same function.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import torch
 from dyntok.corpus import planned_etag
 from dyntok.errors import RunError, VideoError
 from dyntok.records import PlanEntry
-from dyntok.run.compute import ComputeLoop
+from dyntok.run.collect import CollectLoop
+from dyntok.run.device import DeviceLoop
 from dyntok.run.job import ShardJob
 from dyntok.run.messages import (
     BatchPart,
-    ComputeItem,
+    CollectItem,
+    DeviceItem,
     FrameBatch,
     ShardBegun,
     ShardWork,
@@ -48,18 +51,26 @@ def encode_shards(job: ShardJob, works: Iterable[ShardWork | None]) -> None:
     state = RunState()
     # One video a shard must still keep every decode process busy.
     lookahead = Lookahead(job.decode_workers + 1)
-    to_compute: Channel[ComputeItem] = Channel(state, 8)
-    free: Channel[FrameBatch] = Channel(state, 2)
+    to_device: Channel[DeviceItem] = Channel(state, 8)
+    to_collect: Channel[CollectItem] = Channel(state, 8)
+    # One is filled, one is merged, and the others are the device's.
+    buffers = job.encoder.batches_at_once + 2
+    free: Channel[FrameBatch] = Channel(state, buffers)
     writer = WriteLoop(job, state, lookahead)
-    compute = ComputeLoop(job, state, to_compute, free, writer.channel)
+    device = DeviceLoop(job, to_device, to_collect)
+    collect = CollectLoop(job, to_collect, free, writer.channel)
     pin = job.device_type == "cuda"
     shape = (job.batch_size, job.height, job.width, 3)
-    for _ in range(2):
+    for _ in range(buffers):
         free.put(FrameBatch(torch.zeros(shape, dtype=torch.uint8, pin_memory=pin)))
 
-    threads = [start_thread("compute", state, compute.run), start_thread("write", state, writer.run)]
+    threads = [
+        start_thread("device", state, device.run),
+        start_thread("collect", state, collect.run),
+        start_thread("write", state, writer.run),
+    ]
     try:
-        _Feeder(job, state, lookahead, to_compute, free).run(iter(works))
+        _Feeder(job, state, lookahead, to_device, free).run(iter(works))
         while any(thread.is_alive() for thread in threads):
             threads[-1].join(POLL_S)
             state.check()
@@ -69,7 +80,7 @@ def encode_shards(job: ShardJob, works: Iterable[ShardWork | None]) -> None:
         state.stop.set()
         for thread in threads:
             thread.join()
-        compute.close()
+        collect.close()
         writer.close()
     if state.error is not None:
         raise state.error
@@ -81,11 +92,11 @@ class _Feeder:
         job: ShardJob,
         state: RunState,
         lookahead: Lookahead,
-        to_compute: Channel[ComputeItem],
+        to_device: Channel[DeviceItem],
         free: Channel[FrameBatch],
     ) -> None:
         self._job, self._pool, self._state, self._lookahead = job, job.pool, state, lookahead
-        self._to_compute, self._free = to_compute, free
+        self._to_device, self._free = to_device, free
         self._entries: dict[int, PlanEntry] = {}
         self._next_token = 0
         self._waiting: list[tuple[int, PlanEntry]] = []
@@ -105,7 +116,7 @@ class _Feeder:
             if exhausted and not self._waiting:
                 break
             self._lookahead.wait(POLL_S)
-        self._to_compute.put(None)
+        self._to_device.put(None)
 
     def _submit(self, works: Iterator[ShardWork | None]) -> bool:
         """Hand videos to free decode processes. True when there are no more shards to begin."""
@@ -134,7 +145,7 @@ class _Feeder:
         return False
 
     def _begin(self, work: ShardWork) -> None:
-        self._to_compute.put(ShardBegun(work))
+        self._to_device.put(ShardBegun(work))
         self._waiting = [(self._next_token + n, entry) for n, entry in enumerate(work.entries)][::-1]
         self._quarantined = work.quarantined
         self._next_token += len(work.entries)
@@ -146,7 +157,7 @@ class _Feeder:
         if isinstance(event, Frames):
             self._fill(token, event)
         elif isinstance(event, Opened):
-            self._to_compute.put(VideoOpened(token, self._entries[token], event.frames, event.info))
+            self._to_device.put(VideoOpened(token, self._entries[token], event.frames, event.info))
         elif isinstance(event, Finished):
             self._job.clock.add(event.stages)
             self._end(VideoEnded(token))
@@ -165,7 +176,7 @@ class _Feeder:
     def _end(self, message: VideoEnded | VideoFailed) -> None:
         """Send `message` after the frames that are already in the batch; some may be the video's."""
         if self._batch is None:
-            self._to_compute.put(message)
+            self._to_device.put(message)
         else:
             self._after_batch.append(message)
 
@@ -189,8 +200,8 @@ class _Feeder:
         if self._batch is None:
             return
         self._batch.images[self._batch.frames :].zero_()
-        self._to_compute.put(self._batch)
+        self._to_device.put(self._batch)
         self._batch = None
         for message in self._after_batch:
-            self._to_compute.put(message)
+            self._to_device.put(message)
         self._after_batch.clear()

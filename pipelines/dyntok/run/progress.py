@@ -103,8 +103,8 @@ class StageClock:
     """Seconds by stage, added up over threads and processes.
 
     `index`, `decode` and `resize` are CPU seconds of decode processes; `plan`, `load` and `finish` wall seconds of the
-    run. A device's thread is always in one of `wait` (for frames), `model`, `merge`, `collect` and `blocked` (by the
-    writer); the writer's works in `write` and `commit`.
+    run. A device is always in one of `model`, `wait` (for frames) and `blocked` (by what comes behind it); beside it
+    work `merge` and `collect` in one thread, `write` in another and `commit` in a third.
     """
 
     def __init__(self) -> None:

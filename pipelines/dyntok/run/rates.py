@@ -6,23 +6,24 @@ from collections.abc import Mapping
 
 DECODE, DEVICE, WRITE = "decode", "device", "write"
 DECODE_STAGES = ("index", "decode", "resize")
-DEVICE_STAGES = ("model", "merge", "collect")
+DEVICE_STAGES = ("model",)
+COLLECT_STAGES = ("merge", "collect")
 WRITE_STAGES = ("write", "commit")
 
 
 def busy_shares(seconds: Mapping[str, float]) -> dict[str, float]:
     """How much of the devices' time is work, and how much is spent waiting for frames or for the writer.
 
-    `seconds` by stage, of a run or of a stretch of it. A device's thread is always in one stage, so its seconds add up
-    to the time there was, whatever the number of devices: `device` is its work, `decode` its waiting for frames,
-    `write` the writer's work. Empty before a device has done anything.
+    `seconds` by stage, of a run or of a stretch of it. A device is always in one of `model`, `wait` and `blocked`, so
+    these add up to the time there was, whatever the number of devices: `device` is its work, `decode` its waiting for
+    frames, `write` the work of what comes behind it, merging and writing. Empty before a device has done anything.
     """
     working = _sum(seconds, DEVICE_STAGES)
     waiting, blocked = seconds.get("wait", 0.0), seconds.get("blocked", 0.0)
     total = working + waiting + blocked
     if total <= 0 or working <= 0:
         return {}
-    writing = max(blocked, _sum(seconds, WRITE_STAGES))
+    writing = max(blocked, _sum(seconds, COLLECT_STAGES), _sum(seconds, WRITE_STAGES))
     return {DECODE: waiting / total, DEVICE: working / total, WRITE: min(1.0, writing / total)}
 
 

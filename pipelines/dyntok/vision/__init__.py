@@ -8,12 +8,15 @@ transformers, safetensors, huggingface_hub, and of dyntok only `errors` and `rec
 from dyntok.vision.encoder import EncodedFrames, VisualEncoder, describe_model, load_encoder
 from dyntok.vision.projector import VisionProjector
 from dyntok.vision.spec import ModelSpec
+from dyntok.vision.work import DoneWork, Work
 
 __all__ = [
+    "DoneWork",
     "EncodedFrames",
     "ModelSpec",
     "VisionProjector",
     "VisualEncoder",
+    "Work",
     "describe_model",
     "load_encoder",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from dyntok.vision.fingerprint import Fingerprint
 from dyntok.vision.layout import stored_layers
 from dyntok.vision.preprocessing import Preprocessing, normalize, read_preprocessing
 from dyntok.vision.spec import ModelSpec
+from dyntok.vision.work import CudaWork, DoneWork, Work
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ROW_MARKER = "row_marker"
@@ -26,10 +28,12 @@ class EncodedFrames:
 
     `features: [B, R, C, F]` float32: the tower's output, pooled; similarities are taken on it.
     `tokens: [B, R, C, D]` in the model's dtype: projected, then pooled. In space `vision` they are `features`.
+    `work` says when they are there: a CUDA device computes them while the host goes on.
     """
 
     features: Tensor
     tokens: Tensor
+    work: Work = field(default_factory=lambda: DoneWork(0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,11 @@ class VisualEncoder:
 
     `row_marker: [D]` float32 on the CPU is LLaVA's `image_newline`, or None where the model has none (always in
     space `vision`, whose tokens are not in the LLM's space).
+
+    Attributes:
+        fixed_batches: whether bytes can be reproduced only if every batch has the same number of frames.
+        batches_at_once: how many batches the device should have, so that it need not wait for the host: on CUDA the
+            next one's pixels are copied while it computes, and its kernels are queued.
     """
 
     def __init__(
@@ -86,31 +95,60 @@ class VisualEncoder:
         self.row_marker = row_marker
         self.device = device
         self.dtype = dtype
+        self.fixed_batches = device.type != "cpu"
+        self.batches_at_once = 2 if device.type == "cuda" else 1
         self._forward = forward
         self._preprocessing = preprocessing
+        self._copies: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def encode(self, images: Tensor) -> EncodedFrames:
         """Encode uint8 RGB frames `[B, H, W, 3]` that already have the model's size.
 
         On the CPU a frame's result depends on that frame alone. Elsewhere, keep the batch shape fixed for bytes
-        that can be reproduced. Raises UsageError for other shapes or dtypes.
+        that can be reproduced. On CUDA the call returns while the current stream still computes: images in pinned
+        memory must not change, and another stream must not read the result, before `work.wait()` of the result
+        has returned. Raises UsageError for other shapes or dtypes.
         """
         height, width = self.spec.height, self.spec.width
         if images.dtype != torch.uint8 or images.shape[1:] != (height, width, 3) or not len(images):
             raise UsageError(
                 f"frames must be uint8 [B, {height}, {width}, 3], got {images.dtype} {list(images.shape)}"
             )
+        with torch.inference_mode():
+            return self._encode_here(images) if self._copies is None else self._launch(images, self._copies)
+
+    def _encode_here(self, images: Tensor) -> EncodedFrames:
+        """Compute, and return when it is done."""
+        began = time.perf_counter()
         # CPU matrix products round a row by where it lies in the matrix, so frames go one by one there. At
         # hundreds of rows a frame this costs nothing.
-        batches = torch.split(images, 1) if self.device.type == "cpu" else (images,)
-        with torch.inference_mode():
-            results = [self._forward(self._normalize(batch)) for batch in batches]
-            features = torch.cat([features for features, _ in results]).float()
-            projected = [tokens for _, tokens in results if tokens is not None]
-            return EncodedFrames(features, torch.cat(projected) if projected else features)
+        batches = torch.split(images, 1) if self.device.type == "cpu" else (images.to(self.device),)
+        results = [self._run(batch) for batch in batches]
+        features = torch.cat([features for features, _ in results])
+        projected = [tokens for _, tokens in results if tokens is not None]
+        tokens = torch.cat(projected) if projected else features
+        if self.device.type == "mps":
+            torch.mps.synchronize()
+        return EncodedFrames(features, tokens, DoneWork(time.perf_counter() - began))
 
-    def _normalize(self, images: Tensor) -> Tensor:
-        return normalize(images.to(self.device), self._preprocessing, self.dtype)
+    def _launch(self, images: Tensor, copies: torch.cuda.Stream) -> EncodedFrames:
+        """Queue copy and computation. The copy has a stream of its own, so that it overlaps the batch before."""
+        stream = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(copies):
+            on_device = images.to(self.device, non_blocking=True)
+        stream.wait_stream(copies)
+        on_device.record_stream(stream)
+        work = CudaWork(stream)
+        features, tokens = self._run(on_device)
+        work.end()
+        return EncodedFrames(features, features if tokens is None else tokens, work)
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features in float32, and tokens where there is a projector, of images that lie on the device."""
+        features, tokens = self._forward(normalize(images, self._preprocessing, self.dtype))
+        return features.float(), tokens
 
     def __repr__(self) -> str:
         spec = self.spec

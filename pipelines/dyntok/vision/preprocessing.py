@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -55,10 +56,17 @@ def read_preprocessing(processors: Mapping[str, Mapping[str, Any]], image_size: 
 
 def normalize(images: Tensor, preprocessing: Preprocessing, dtype: torch.dtype) -> Tensor:
     """uint8 `[B, H, W, 3]` to pixel values `[B, 3, H, W]` of `dtype`, computed in float32 as transformers does."""
-    mean = torch.tensor(preprocessing.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=images.device).view(1, 3, 1, 1)
+    mean = _per_channel(preprocessing.mean, images.device)
+    std = _per_channel(preprocessing.std, images.device)
     pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return pixels.mul_(preprocessing.rescale).sub_(mean).div_(std).to(dtype)
+
+
+@lru_cache(maxsize=64)
+def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """`[1, 3, 1, 1]`. Kept, since copying three numbers to a CUDA device waits for all that it has to do."""
+    with torch.inference_mode(mode=False):
+        return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def _choose(processors: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The compute thread: batches in, finished videos out in plan order."""
+"""The collecting thread: encoded batches in, finished videos out in plan order."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from dyntok.run.assemble import VideoAssembly
 from dyntok.run.batch import BatchMerger, MergedBatch
 from dyntok.run.job import ShardJob
 from dyntok.run.messages import (
-    ComputeItem,
+    CollectItem,
+    Control,
     DoneVideo,
+    EncodedBatch,
     FailedVideo,
     FrameBatch,
     Outcome,
@@ -26,7 +28,8 @@ from dyntok.run.messages import (
     WriteItem,
 )
 from dyntok.run.order import ShardProgress
-from dyntok.run.workers import Channel, RunState
+from dyntok.run.transfer import own_stream
+from dyntok.run.workers import Channel
 from dyntok.store import failed_row, sample_key
 
 
@@ -37,45 +40,44 @@ class _OpenVideo:
     error: VideoError | None = None
 
 
-class ComputeLoop:
-    """Owns every video from its opening until its sample goes to the write thread."""
+class CollectLoop:
+    """Merges what comes from the device; owns every video from its opening until it goes to the write thread."""
 
     def __init__(
         self,
         job: ShardJob,
-        state: RunState,
-        inbox: Channel[ComputeItem],
+        inbox: Channel[CollectItem],
         free: Channel[FrameBatch],
         outbox: Channel[WriteItem],
     ) -> None:
-        self._job, self._state = job, state
+        self._job = job
         self._inbox, self._free, self._outbox = inbox, free, outbox
         self._levels = job.info.level_thresholds
-        self._merger = BatchMerger(job.encoder, self._levels, job.info.dtype, job.clock)
+        self._merger = BatchMerger(self._levels, job.info.dtype)
         self._videos: dict[int, _OpenVideo] = {}
         self._shards: dict[int, ShardProgress] = {}
 
     def run(self) -> None:
-        while (item := self._next()) is not None:
-            if isinstance(item, ShardBegun):
-                self._shards[item.work.shard] = ShardProgress(item.work)
-                self._advance(item.work.shard, None)
-            elif isinstance(item, VideoOpened):
-                assembly = VideoAssembly(
-                    item.frames, item.info, self._levels, self._job.root.scratch_dir(), self._job.spool_budget
-                )
-                self._videos[item.token] = _OpenVideo(item.entry, assembly)
-            elif isinstance(item, VideoEnded):
-                self._end(self._videos.pop(item.token))
-            elif isinstance(item, VideoFailed):
-                self._fail(self._videos.pop(item.token, None), item.entry, item.error)
-            else:
-                self._encode(item)
+        with own_stream(self._job.encoder.device):
+            while (item := self._inbox.get()) is not None:
+                self._take(item)
         self._outbox.put(None)
 
-    def _next(self) -> ComputeItem:
-        with self._job.clock.measure("wait"):
-            return self._inbox.get()
+    def _take(self, item: EncodedBatch | Control) -> None:
+        if isinstance(item, ShardBegun):
+            self._shards[item.work.shard] = ShardProgress(item.work)
+            self._advance(item.work.shard, None)
+        elif isinstance(item, VideoOpened):
+            assembly = VideoAssembly(
+                item.frames, item.info, self._levels, self._job.root.scratch_dir(), self._job.spool_budget
+            )
+            self._videos[item.token] = _OpenVideo(item.entry, assembly)
+        elif isinstance(item, VideoEnded):
+            self._end(self._videos.pop(item.token))
+        elif isinstance(item, VideoFailed):
+            self._fail(self._videos.pop(item.token, None), item.entry, item.error)
+        else:
+            self._merge(item)
 
     def close(self) -> None:
         """Free what unfinished videos hold."""
@@ -86,11 +88,14 @@ class ComputeLoop:
                 if isinstance(outcome, DoneVideo):
                     outcome.assembly.close()
 
-    def _encode(self, batch: FrameBatch) -> None:
-        self._job.observer.queued(self._inbox.waiting(FrameBatch))
-        merged = self._merger(batch.images, batch.frames)
+    def _merge(self, item: EncodedBatch) -> None:
+        batch, encoded = item.batch, item.encoded
+        encoded.work.wait()
         parts, frames = batch.parts, batch.frames
+        with self._job.clock.measure("merge"):
+            merged = self._merger(encoded.features[:frames], encoded.tokens[:frames])
         batch.parts, batch.frames = [], 0
+        # Only now, so that no more batches wait to be merged than there are buffers.
         self._free.put(batch)
         with self._job.clock.measure("collect"):
             for part in parts:
@@ -142,14 +147,10 @@ class ComputeLoop:
         shard = self._shards[number]
         ready: Iterator[Outcome] = iter(()) if outcome is None else shard.push(outcome)
         for item in ready:
-            self._put(item)
+            self._outbox.put(item)
         if shard.complete:
             del self._shards[number]
-            self._put(ShardComplete(shard.work))
-
-    def _put(self, item: WriteItem) -> None:
-        with self._job.clock.measure("blocked"):
-            self._outbox.put(item)
+            self._outbox.put(ShardComplete(shard.work))
 
 
 def sample_meta(entry: PlanEntry, info: VideoInfo, common: dict[str, Any]) -> dict[str, Any]:
