@@ -59,8 +59,8 @@ lmms-eval: $(READY) $(LMMS)/.ready    ## Run lmms-eval on stored clips, in an en
 	$(BIN)/python -m tests.lmms_eval.prepare build/lmms-eval
 	$(LMMS)/bin/python -m pytest -q -o filterwarnings=default -o timeout=900 tests/lmms_eval
 
-bench: $(READY)       ## Run the benchmarks
-	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+bench: $(READY)       ## Run the benchmarks, and print one table of all ratios (only=host: one of them)
+	$(BIN)/python tests/benchmarks/summary.py $(only)
 
 $(RIVALS)/.ready: tests/benchmarks/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(RIVALS)
