@@ -43,6 +43,20 @@ def test_the_curve_and_the_groups_are_those_of_the_videos(store: Path, cli: Call
     assert {**again, "recounted": 0} == figures
 
 
+@pytest.mark.parametrize("threshold", [0.35, 0.55, 0.8])
+def test_the_curve_says_what_encoding_at_a_threshold_gives(
+    threshold: float, store: Path, tmp_path: Path, clip_folder: Path, cli: Callable[..., Ran]
+) -> None:
+    """Above the stored threshold too, which only the similarity maps know of."""
+    curve = cli("stats", store, "--json").json["curve"]
+    clips = sorted(clip_folder.glob("carphone_*.mp4"))
+    flags = ["--out", tmp_path / "o", "--model", "demo", "--frames", 3, "--thresholds", threshold]
+    assert cli("encode", *clips, *flags, "--quiet").code == 0
+    again = dyntok.open(tmp_path / "o")
+    tokens = sum(len(again[video_id].at(threshold=threshold).tokens) for video_id in again.ids)
+    assert tokens == dict(zip(curve["threshold"], curve["tokens"], strict=True))[threshold]
+
+
 def test_the_text_has_the_curve_and_the_extremes(store: Path, cli: Callable[..., Ran]) -> None:
     figures = cli("stats", store, "--json").json
     lines = [line.split() for line in cli("stats", store).stdout.splitlines()]
