@@ -29,6 +29,7 @@ from dyntok.run.progress import StageClock
 from dyntok.run.spool import SpoolBudget
 from dyntok.store import DatasetInfo, StoreRoot, open_shard_writer, sample_key
 from dyntok.video import DecodeLimits, DecodeSettings, Sampling, decode_frames
+from tests.benchmarks.timing import report
 
 FRAMES, SIZE, BATCH = 64, 384, 16
 ROWS, COLS = 14, 14
@@ -183,6 +184,7 @@ def compare(title: str, clips: list[Path], features: torch.Tensor, tokens: torch
         totals = [total + value for total, value in zip(totals, both, strict=True)]
         print(f"{stage:<10}{both[0]:>10.2f}{both[1]:>10.2f}{both[1] / both[0]:>8.2f}")
     print(f"{'all':<10}{totals[0]:>10.2f}{totals[1]:>10.2f}{totals[1] / totals[0]:>8.2f}")
+    report(f"host core-time per frame, {title}", totals[1] / totals[0], "<= 0.4", "straightforward script")
 
 
 if __name__ == "__main__":

@@ -26,3 +26,8 @@ def show(title: str, times: Mapping[str, float], baseline: str, per: int = 1, un
         each = seconds * 1e3 / per
         print(f"  {name:<44} {each:9.3f} ms/{unit}   {seconds / times[baseline]:8.3f} x {baseline}")
     print()
+
+
+def report(name: str, value: float, target: str, baseline: str) -> None:
+    """Print a headline ratio as one line for machines: `ratio`, name, value, target (or `-`) and baseline, by tabs."""
+    print(f"ratio\t{name}\t{value:.2f}\t{target}\t{baseline}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dyntok.errors import NonFiniteFeatureError
-from dyntok.merging import MergePlan, coarsen, left_similarity, plan_from_similarity
+from dyntok.merging import MergePlan, coarsen, largest_magnitude, left_similarity, plan_from_similarity
 from dyntok.run.progress import StageClock
 
 LARGEST_FLOAT16 = 65504.0
@@ -90,21 +92,19 @@ class BatchMerger:
             broken = ~torch.isfinite(features).flatten(1).all(1)
             bad.update(broken.nonzero().flatten().tolist())
             similarity = left_similarity(features.masked_fill(broken[:, None, None, None], 0.0))
-        fine = plan_from_similarity(similarity, self._thresholds[0])
-        means = fine.apply(tokens)
-        largest = torch.linalg.vector_norm(means, ord=torch.inf, dim=1)
+        stored, *lower = self._thresholds
+        fine = plan_from_similarity(similarity, stored)
+        if lower:
+            means = fine.apply(tokens)
+            level, largest = self._level([means], fine)
+            plans = [plan_from_similarity(similarity, threshold) for threshold in lower]
+            levels = [level, *(self._level([coarsen(means, fine, plan)], plan)[0] for plan in plans)]
+        else:
+            # Means are cast as they come, while they are in the cache.
+            level, largest = self._level(fine.means(tokens), fine)
+            levels = [level]
         limit = LARGEST_FLOAT16 if self._dtype == "float16" else torch.finfo(torch.float32).max
         bad.update(self._frames_of(fine, ~(largest <= limit)))
-
-        levels = [self._level(means, fine, largest)]
-        for threshold in self._thresholds[1:]:
-            coarse = plan_from_similarity(similarity, threshold)
-            coarse_means = coarsen(means, fine, coarse)
-            levels.append(
-                self._level(
-                    coarse_means, coarse, torch.linalg.vector_norm(coarse_means, ord=torch.inf, dim=1)
-                )
-            )
         return MergedBatch(similarity.cpu().numpy(), tuple(levels), frozenset(bad))
 
     @staticmethod
@@ -114,9 +114,18 @@ class BatchMerger:
         frames = torch.div(plan.group_start[hit], patches_per_frame, rounding_mode="floor")
         return sorted(set(frames.tolist()))
 
-    def _level(self, means: Tensor, plan: MergePlan, largest: Tensor) -> BatchLevel:
-        stored, scale = to_stored_dtype(means, largest, self._dtype)
-        return BatchLevel(stored, scale, plan.row_splits[:: plan.shape[1]].cpu().numpy())
+    def _level(self, pieces: Iterable[Tensor], plan: MergePlan) -> tuple[BatchLevel, Tensor]:
+        """A level from its float32 means, which come in `pieces: [n, D]`; and each token's largest magnitude, `[N]`."""
+        magnitudes: list[Tensor] = []
+
+        def stored_pieces() -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.float32] | None]]:
+            for means in pieces:
+                magnitudes.append(largest_magnitude(means))
+                yield to_stored_dtype(means, magnitudes[-1], self._dtype)
+
+        tokens, scale = _joined(stored_pieces(), plan.token_count)
+        frame_splits = plan.row_splits[:: plan.shape[1]].cpu().numpy()
+        return BatchLevel(tokens, scale, frame_splits), torch.cat(magnitudes)
 
 
 def to_stored_dtype(
@@ -133,3 +142,21 @@ def to_stored_dtype(
     if dtype == "bfloat16":
         return means.to(torch.bfloat16).cpu().view(torch.uint16).numpy(), None
     return means.to(getattr(torch, dtype)).cpu().numpy(), None
+
+
+def _joined(
+    pieces: Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.float32] | None]], count: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32] | None]:
+    """`count` tokens and their scales, from at least one piece; each goes to its place while it is in the cache."""
+    first = next(pieces)
+    if len(first[0]) == count:
+        return first
+    tokens = np.empty((count, first[0].shape[1]), first[0].dtype)
+    scales = []
+    done = 0
+    for piece, scale in itertools.chain([first], pieces):
+        tokens[done : done + len(piece)] = piece
+        done += len(piece)
+        if scale is not None:
+            scales.append(scale)
+    return tokens, np.concatenate(scales) if scales else None
