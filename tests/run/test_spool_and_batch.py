@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dyntok.merging import merge
+from dyntok.merging import blocks, merge
 from dyntok.run.batch import BatchMerger, to_stored_dtype
 from dyntok.run.spool import SpoolBudget, TokenSpool
 
@@ -33,6 +33,32 @@ def test_spools_share_one_budget(tmp_path: Path) -> None:
     first.close()
     assert budget.take(1000), "the second spool should have gone to disk"
     assert sum(chunk.sum() for chunk in second.chunks()) == 400
+
+
+def test_a_spool_copies_unless_told_to_keep(tmp_path: Path) -> None:
+    spool = TokenSpool(tmp_path, SpoolBudget())
+    parts = [np.ones((3, 4), np.int16), np.ones((2, 4), np.int16)]
+    spool.append(parts[0])
+    spool.append(parts[1], keep=True)
+    shared = [np.shares_memory(chunk, part) for chunk, part in zip(spool.chunks(), parts, strict=True)]
+    assert shared == [False, True]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8"])
+def test_a_batch_in_pieces_is_the_batch_at_once(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    features, tokens = torch.randn(4, 3, 5, 6).cumsum(2), torch.randn(4, 3, 5, 8)
+    tokens[2, 1, 1, 0] = torch.inf
+    monkeypatch.setattr(blocks, "_CACHE_BYTES", 10**6)
+    whole = BatchMerger((0.6,), dtype)(features, tokens)
+    monkeypatch.setattr(blocks, "_CACHE_BYTES", 500)
+    pieces = BatchMerger((0.6,), dtype)(features, tokens)
+    assert whole.bad_frames == pieces.bad_frames == {2}
+    for first, second in zip(whole.levels, pieces.levels, strict=True):
+        assert first.tokens.dtype == second.tokens.dtype
+        assert first.tokens.tobytes() == second.tokens.tobytes()
+        assert (first.scale is None) == (second.scale is None) == (dtype != "int8")
+        if first.scale is not None and second.scale is not None:
+            assert first.scale.tobytes() == second.scale.tobytes()
 
 
 def test_levels_follow_the_operator() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from dyntok.errors import ConfigError
 from dyntok.video import DecodeLimits, DecodeSettings, Sampling, resize_frame
-from dyntok.video.resize import copy_image
 from tests.support.clips import pictures
 from tests.video.oracle import sequential
 
@@ -95,8 +95,23 @@ def off_pil(image: np.ndarray, height: int, width: int, resample: str) -> np.nda
     return np.abs(ours.astype(int) - theirs)
 
 
-def test_copying_a_resized_image(clip_folder: Path) -> None:
-    image = resize_frame(pictures(1, 40, 30)[0], 21, 17)
-    into = np.zeros((21, 17, 3), np.uint8)
-    copy_image(image, into)
-    np.testing.assert_array_equal(into, image)
+@given(
+    source=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    # torch cannot resize planes to a single pixel.
+    target=st.tuples(st.integers(2, 50), st.integers(2, 50)),
+    resample=st.sampled_from(sorted(FILTERS)),
+    seed=st.integers(0, 99),
+)
+def test_interleaved_colours_are_resized_as_planes_are(
+    source: tuple[int, int], target: tuple[int, int], resample: str, seed: int
+) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (*source, 3), np.uint8)
+    planes = torch.from_numpy(image).permute(2, 0, 1).contiguous()[None]
+    expected = torch.nn.functional.interpolate(planes, target, mode=resample, antialias=True)
+    ours = resize_frame(image, *target, resample)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(ours, expected[0].permute(1, 2, 0).numpy())
+
+
+def test_a_resized_image_lies_in_order() -> None:
+    """So that it is copied in one go."""
+    assert resize_frame(pictures(1, 40, 30)[0], 21, 17).flags.c_contiguous

@@ -4,6 +4,7 @@ A plan is made from features alone and then applied to any tensor over the same 
 the similarity map only. Imports torch and `dyntok.errors`, and no other package of dyntok.
 """
 
+from dyntok.merging.blocks import largest_magnitude
 from dyntok.merging.counts import count_tokens, smallest_count, threshold_for_budget
 from dyntok.merging.nesting import coarsen
 from dyntok.merging.plan import MergePlan, plan_from_similarity, plan_merge
@@ -17,6 +18,7 @@ __all__ = [
     "VideoTokens",
     "coarsen",
     "count_tokens",
+    "largest_magnitude",
     "left_similarity",
     "marker_count",
     "merge",

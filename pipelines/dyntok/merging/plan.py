@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dyntok.errors import MergeError
+from dyntok.merging.blocks import float_blocks, rows_at_once
 from dyntok.merging.similarity import left_similarity
 
 
@@ -36,20 +40,44 @@ class MergePlan:
         """`[T*R]` int64, position of each row's marker in the sequence of tokens and markers."""
         return self.row_splits[1:] + torch.arange(self.row_splits.numel() - 1, device=self.row_splits.device)
 
-    def apply(self, values: Tensor) -> Tensor:
-        """Mean of `values: [T, R, C, ...]` over each group, `[N, ...]` float32.
+    def apply(self, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Mean of `values: [T, R, C, ...]` over each group, `[N, ...]`; taken in float32 and cast once to `dtype`.
 
         Each group is summed left to right by one thread, so the result depends neither on the number of threads
         nor on other frames of the batch.
+        """
+        pieces = self.means(values)
+        first = next(pieces)
+        if len(first) == self.token_count:
+            return first.to(dtype)
+        result = first.new_empty((self.token_count, *first.shape[1:]), dtype=dtype)
+        done = 0
+        for piece in itertools.chain([first], pieces):
+            result[done : done + len(piece)] = piece
+            done += len(piece)
+        return result
+
+    def means(self, values: Tensor) -> Iterator[Tensor]:
+        """As `apply` in float32, piece by piece `[n, ...]` in order: of a size for the cache on CPUs, whole elsewhere.
+
+        Raises MergeError if `values` are over other patches.
         """
         if tuple(values.shape[:3]) != self.shape:
             raise MergeError(
                 f"the plan is for {list(self.shape)} patches, the tensor has {list(values.shape[:3])}"
             )
-        trailing = values.shape[3:]
-        flat = values.reshape(self.shape[0] * self.shape[1] * self.shape[2], -1).float()
-        mean = segment_sum(flat, self.group_start).div_(self.group_size[:, None])
-        return mean.reshape(-1, *trailing)
+        trailing, cols = values.shape[3:], self.shape[2]
+        rows, all_rows = rows_at_once(values), self.shape[0] * self.shape[1]
+        edges, start = [0, self.token_count], self.group_start
+        if rows < all_rows:
+            edges = [*self.row_splits[:all_rows:rows].tolist(), self.token_count]
+            start = start % (rows * cols)
+        size = self.group_size.float()[:, None]
+        flat = values.reshape(all_rows * cols, math.prod(trailing))
+        blocks = float_blocks(flat, rows * cols)
+        for block, (first, end) in zip(blocks, itertools.pairwise(edges), strict=True):
+            mean = segment_sum(block, start[first:end]).div_(size[first:end])
+            yield mean.reshape(end - first, *trailing)
 
 
 def segment_sum(

@@ -77,7 +77,7 @@ def merge(tokens: Tensor, features: Tensor, threshold: float) -> VideoTokens:
     similarity = left_similarity(features)
     plan = plan_from_similarity(similarity, threshold)
     return VideoTokens(
-        tokens=plan.apply(tokens).to(tokens.dtype),
+        tokens=plan.apply(tokens, tokens.dtype),
         group_size=plan.group_size,
         row_splits=plan.row_splits,
         similarity=similarity,

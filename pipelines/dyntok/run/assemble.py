@@ -47,7 +47,8 @@ class VideoAssembly:
         self._similarity.append(batch.similarity[first : first + count].copy())
         for level, spool, scales in zip(batch.levels, self._spools, self._scales, strict=True):
             low, high = int(level.frame_splits[first]), int(level.frame_splits[first + count])
-            spool.append(level.tokens[low:high])
+            # A part of a batch would keep all of it in memory.
+            spool.append(level.tokens[low:high], keep=high - low == len(level.tokens))
             if level.scale is not None:
                 scales.append(level.scale[low:high].copy())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dyntok.errors import NonFiniteFeatureError
-from dyntok.merging import MergePlan, coarsen, left_similarity, plan_from_similarity
+from dyntok.merging import MergePlan, coarsen, largest_magnitude, left_similarity, plan_from_similarity
 from dyntok.run.transfer import to_host
 from dyntok.vision import Work
 
@@ -85,18 +87,19 @@ class BatchMerger:
             broken = ~torch.isfinite(features).flatten(1).all(1)
             bad.update(broken.nonzero().flatten().tolist())
             similarity = left_similarity(features.masked_fill(broken[:, None, None, None], 0.0))
-        fine = plan_from_similarity(similarity, self._thresholds[0])
-        means = fine.apply(tokens)
-        largest = torch.linalg.vector_norm(means, ord=torch.inf, dim=1)
+        stored, *lower = self._thresholds
+        fine = plan_from_similarity(similarity, stored)
+        if lower:
+            means = fine.apply(tokens)
+            level, largest = self._level([means], fine)
+            plans = [plan_from_similarity(similarity, threshold) for threshold in lower]
+            levels = [level, *(self._level([coarsen(means, fine, plan)], plan)[0] for plan in plans)]
+        else:
+            # Means are cast as they come, while they are in the cache.
+            level, largest = self._level(fine.means(tokens), fine)
+            levels = [level]
         limit = LARGEST_FLOAT16 if self._dtype == "float16" else torch.finfo(torch.float32).max
         bad.update(self._frames_of(fine, ~(largest <= limit)))
-
-        levels = [self._level(means, fine, largest)]
-        for threshold in self._thresholds[1:]:
-            coarse = plan_from_similarity(similarity, threshold)
-            coarse_means = coarsen(means, fine, coarse)
-            largest = torch.linalg.vector_norm(coarse_means, ord=torch.inf, dim=1)
-            levels.append(self._level(coarse_means, coarse, largest))
         host = iter(to_host([similarity, *(tensor for level in levels for tensor in level)]))
         return MergedBatch(
             next(host).numpy(),
@@ -111,9 +114,17 @@ class BatchMerger:
         frames = torch.div(plan.group_start[hit], patches_per_frame, rounding_mode="floor")
         return sorted(set(frames.tolist()))
 
-    def _level(self, means: Tensor, plan: MergePlan, largest: Tensor) -> list[Tensor]:
-        """What a `BatchLevel` is made of, on the device."""
-        return [plan.row_splits[:: plan.shape[1]], *to_stored_dtype(means, largest, self._dtype)]
+    def _level(self, pieces: Iterable[Tensor], plan: MergePlan) -> tuple[list[Tensor], Tensor]:
+        """What a `BatchLevel` is made of, from float32 means `[n, D]` that come in pieces; and each one's magnitude."""
+        magnitudes: list[Tensor] = []
+
+        def stored() -> Iterator[list[Tensor]]:
+            for means in pieces:
+                magnitudes.append(largest_magnitude(means))
+                yield to_stored_dtype(means, magnitudes[-1], self._dtype)
+
+        parts = _joined(stored(), plan.token_count)
+        return [plan.row_splits[:: plan.shape[1]], *parts], torch.cat(magnitudes)
 
 
 def _batch_level(tensors: list[Tensor]) -> BatchLevel:
@@ -132,3 +143,18 @@ def to_stored_dtype(means: Tensor, largest: Tensor, dtype: str) -> list[Tensor]:
         scale = torch.where(largest > 0, largest / 127.0, 1.0)
         return [(means / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale]
     return [means.to(getattr(torch, dtype))]
+
+
+def _joined(pieces: Iterator[list[Tensor]], count: int) -> list[Tensor]:
+    """Tensors of `count` rows from pieces of each, which go to their places while they are in the cache."""
+    first = next(pieces)
+    if len(first[0]) == count:
+        return first
+    whole = [piece.new_empty((count, *piece.shape[1:])) for piece in first]
+    done = 0
+    for piece in itertools.chain([first], pieces):
+        end = done + len(piece[0])
+        for target, values in zip(whole, piece, strict=True):
+            target[done:end] = values
+        done = end
+    return whole

@@ -52,14 +52,17 @@ class TokenSpool:
         self._dim = 0
         self.rows = 0
 
-    def append(self, chunk: npt.NDArray[Any]) -> None:
-        """Add `chunk: [n, D]`. Raises StoreError when the disk is full."""
+    def append(self, chunk: npt.NDArray[Any], *, keep: bool = False) -> None:
+        """Add `chunk: [n, D]`: a copy, or with `keep` itself, which nobody may change then.
+
+        Raises StoreError when the disk is full.
+        """
         self._dtype, self._dim = chunk.dtype, chunk.shape[1]
         self.rows += len(chunk)
         if self._file is None:
             fits = self._held_bytes + chunk.nbytes <= self._budget.each_bytes
             if fits and self._budget.take(chunk.nbytes):
-                self._chunks.append(chunk.copy())
+                self._chunks.append(chunk if keep else chunk.copy())
                 self._held_bytes += chunk.nbytes
                 return
             self._spill()

@@ -21,7 +21,6 @@ from typing import IO, Any
 from dyntok.errors import VideoError
 from dyntok.records import SourceRef
 from dyntok.video.decode import DecodedVideo
-from dyntok.video.resize import copy_image
 from dyntok.video.ring import FrameRing
 from dyntok.video.settings import DecodeLimits, DecodeSettings, Sampling
 
@@ -122,7 +121,7 @@ class _Worker:
                 self._send_batch(start, first, count)
                 start, first, count = start + count, self._slot, 0
                 self._wait_for_slots()
-            copy_image(image, self._ring.images[self._slot])
+            self._ring.images[self._slot] = image
             self._free -= 1
             count += 1
             self._slot = (self._slot + 1) % self._ring.slots
