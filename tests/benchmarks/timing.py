@@ -26,3 +26,8 @@ def show(title: str, times: Mapping[str, float], baseline: str, per: int = 1, un
         each = seconds * 1e3 / per
         print(f"  {name:<44} {each:9.3f} ms/{unit}   {seconds / times[baseline]:8.3f} x {baseline}")
     print()
+
+
+def report(name: str, value: float, target: str, baseline: str) -> None:
+    """Print a headline ratio on one line, as `make bench` collects it. `target` is `-` where there is none."""
+    print(f"ratio\t{name}\t{value:.3f}\t{target}\t{baseline}", flush=True)
