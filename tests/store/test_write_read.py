@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import struct
 import tarfile
 import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ import webdataset
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from dyntok.errors import DamageError, StoreError, UsageError, VideoError
 from dyntok.records import Grid, Sample
@@ -366,6 +369,33 @@ def broken_chunks(sample: Sample) -> Iterator[Array]:
 
 def spoiled(sample: Sample, **changes: object) -> Sample:
     return replace(sample, levels=(replace(sample.levels[0], **changes), *sample.levels[1:]))
+
+
+@pytest.mark.parametrize("cname", ["zstd", "lz4"])
+def test_zarr_chunks_in_other_settings_of_blosc_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cname: Literal["zstd", "lz4"]
+) -> None:
+    """Stores outlive the choice of a compressor; zstd 3 in Blosc's own blocks was the first."""
+    other = (BloscCodec(cname=cname, clevel=3, shuffle="bitshuffle", typesize=2), Crc32cCodec())
+    monkeypatch.setattr("dyntok.store.zarr_writer.codecs", lambda spec: other)
+    info = make_info(shard_format="zarr")
+    root = StoreRoot.open(str(tmp_path))
+    record, samples = write_shard(root, info, make_plan(0, ["a", "b"]))
+    array = zarr.open_array(tmp_path / "shards/shard-000000.zarr/tokens", mode="r")
+    assert array.compressors == other
+    reader = open_shard_reader(root, info, 0, record)
+    for row in reader.rows:
+        assert_same(reader.read(row.row), samples[row.id])
+
+
+def test_zarr_chunks_are_compressed_as_one_block(tmp_path: Path) -> None:
+    """Bytes 8 to 12 of a Blosc buffer are its block's size, bytes 4 to 8 that of what it holds."""
+    info = make_info(shard_format="zarr", token_dim=1024)
+    root = StoreRoot.open(str(tmp_path))
+    write_shard(root, info, make_plan(0, ["a"]), frames=40)
+    data = (tmp_path / "shards/shard-000000.zarr/tokens/c/0/0").read_bytes()
+    held, block = struct.unpack_from("<II", data, 4)
+    assert held == block == zarr_format.ColumnSpec("tokens", "uint16", (1024,), ("", "")).chunk_rows * 2048
 
 
 @pytest.fixture
