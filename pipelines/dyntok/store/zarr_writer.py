@@ -22,6 +22,7 @@ from dyntok.store.statistics import map_shape, statistics_bytes
 from dyntok.store.tensorfile import Array
 from dyntok.store.writer import ShardContent
 from dyntok.store.zarr_format import ColumnSpec, codecs, level_columns, video_columns
+from dyntok.store.zarr_pipelines import for_writing
 
 
 class _Column:
@@ -29,7 +30,7 @@ class _Column:
 
     def __init__(self, group: zarr.Group, spec: ColumnSpec, attributes: dict[str, Any]) -> None:
         self._spec = spec
-        self._array = group.create_array(
+        array = group.create_array(
             spec.name,
             shape=(0, *spec.row_shape),
             dtype=spec.dtype,
@@ -42,6 +43,7 @@ class _Column:
             dimension_names=spec.dimensions,
             config={"write_empty_chunks": True},
         )
+        self._array = for_writing(array)
         self._written = 0
         self._pieces: list[Array] = []
         self._waiting = 0
