@@ -37,7 +37,7 @@ from dyntok.store import (
     sample_of,
     zarr_format,
 )
-from dyntok.store.samples import StoredVideo
+from dyntok.store.samples import StoredVideo, all_finite
 from dyntok.store.tensorfile import Array
 from tests.support.samples import (
     file_bytes,
@@ -491,6 +491,26 @@ def contradictions(info: DatasetInfo) -> Iterator[tuple[str, Sample]]:
     yield "JSON", replace(sample, meta={"x": float("nan")})
     yield "JSON", replace(sample, meta={"x": object()})
     yield "JSON", replace(sample, meta={"x": "\ud800"})
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_one_bad_number_is_found_wherever_it_is(dtype: str, value: float) -> None:
+    """The numbers are looked at in blocks; the last is a short one."""
+    largest = {"bfloat16": 3e38, "float16": 65504, "float32": 3.4e38}[dtype]
+    count = 3 * 2**16 + 10
+    for place in (0, 2**16 - 1, 2**16, count - 1):
+        numbers = np.full((count, 1), -largest, np.float32)
+        assert all_finite(stored(numbers, dtype), dtype)
+        numbers[place] = value
+        assert not all_finite(stored(numbers, dtype), dtype)
+    assert all_finite(np.empty((0, 8), stored(numbers, dtype).dtype), dtype)
+
+
+def stored(numbers: Array, dtype: str) -> Array:
+    if dtype == "bfloat16":
+        return (numbers.view(np.uint32) >> 16).astype(np.uint16)
+    return numbers.astype(dtype)
 
 
 @pytest.mark.parametrize("shard_format", FORMATS)
