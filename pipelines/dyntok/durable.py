@@ -31,6 +31,15 @@ def begin_write_out(descriptor: int, offset: int, length: int) -> None:
         call(descriptor, offset, length, _SYNC_FILE_RANGE_WRITE)
 
 
+def begin_write_out_path(path: Path) -> None:
+    """`begin_write_out` for the whole of a file."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        begin_write_out(handle, 0, 0)  # length 0 is to the end
+    finally:
+        os.close(handle)
+
+
 @cache
 def _sync_file_range() -> Any:
     if sys.platform != "linux":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import struct
@@ -446,6 +447,29 @@ def test_a_failed_video_leaves_no_trace(tmp_path: Path, shard_format: str) -> No
         return files
 
     assert write("straight", False) == write("detour", True)
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_digests_are_those_of_large_files_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_format: str
+) -> None:
+    """Large enough to be hashed while they are written, also where some are written a second time."""
+    monkeypatch.setattr(zarr_format, "_CHUNKS_PER_SHARD", 1)
+    info = make_info(shard_format=shard_format, token_dim=1024)
+    root = StoreRoot.open(str(tmp_path))
+    writer = open_shard_writer(root, info, 0)
+    writer.add(make_sample(info, "a", frames=60, chunk=100), position=0, source="x")
+    bad = make_sample(info, "bad", frames=100, seed=1, chunk=900)
+    with pytest.raises(BrokenSourceError):
+        writer.add(spoiled(bad, tokens=broken_chunks(bad)), position=1, source="x")
+    writer.add(make_sample(info, "b", frames=60, seed=2, chunk=100), position=1, source="x")
+    content = writer.finish()
+    assert max(file.bytes for file in content.files) > 2**18
+    for file in content.files:
+        inside = file.path.removeprefix("shards/shard-000000.zarr/")
+        data = (content.temporary / inside if shard_format == "zarr" else content.temporary).read_bytes()
+        assert (file.bytes, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    writer.abort()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
