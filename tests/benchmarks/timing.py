@@ -30,4 +30,4 @@ def show(title: str, times: Mapping[str, float], baseline: str, per: int = 1, un
 
 def report(name: str, value: float, target: str, baseline: str) -> None:
     """Print a headline ratio as a line of four columns, which `summary.py` collects; `target` may be `-`."""
-    print(f"ratio\t{name}\t{value:.2f}\t{target}\t{baseline}", flush=True)
+    print(f"ratio\t{name}\t{value:.3f}\t{target}\t{baseline}", flush=True)

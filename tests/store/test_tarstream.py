@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dyntok.errors import DamageError
@@ -59,6 +61,25 @@ def test_rewinding_leaves_no_trace(tmp_path: Path) -> None:
         return (tmp_path / name).read_bytes(), digest
 
     assert write("straight", False) == write("detour", True)
+
+
+def test_rewinding_large_members_too(tmp_path: Path) -> None:
+    """Large enough to be hashed in the thread, and to be written out on the way."""
+    rng = np.random.default_rng(0)
+    first, second = rng.bytes(3 * 2**20), rng.bytes(40 * 2**20)
+    with (tmp_path / "t").open("xb", buffering=0) as file:
+        tar = TarStream(file)
+        tar.add("a", len(first), [first])
+        mark = tar.mark()
+        tar.add("b", len(second), [second])
+        tar.rewind(mark)
+        tar.add("c", len(second), [second[: 2**25], second[2**25 :]])
+        tar.finish()
+        digest = tar.sha256
+    assert digest == hashlib.sha256((tmp_path / "t").read_bytes()).hexdigest()
+    with tarfile.open(tmp_path / "t") as archive:
+        assert archive.getnames() == ["a", "c"]
+        assert archive.extractfile("c").read() == second
 
 
 def test_more_bytes_than_announced_are_refused(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import struct
 import tarfile
 import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ import webdataset
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from dyntok.errors import DamageError, StoreError, UsageError, VideoError
 from dyntok.records import Grid, Sample
@@ -34,7 +38,7 @@ from dyntok.store import (
     sample_of,
     zarr_format,
 )
-from dyntok.store.samples import StoredVideo
+from dyntok.store.samples import StoredVideo, all_finite
 from dyntok.store.tensorfile import Array
 from tests.support.samples import (
     file_bytes,
@@ -368,6 +372,33 @@ def spoiled(sample: Sample, **changes: object) -> Sample:
     return replace(sample, levels=(replace(sample.levels[0], **changes), *sample.levels[1:]))
 
 
+@pytest.mark.parametrize("cname", ["zstd", "lz4"])
+def test_zarr_chunks_in_other_settings_of_blosc_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cname: Literal["zstd", "lz4"]
+) -> None:
+    """Stores outlive the choice of a compressor; zstd 3 in Blosc's own blocks was the first."""
+    other = (BloscCodec(cname=cname, clevel=3, shuffle="bitshuffle", typesize=2), Crc32cCodec())
+    monkeypatch.setattr("dyntok.store.zarr_writer.codecs", lambda spec: other)
+    info = make_info(shard_format="zarr")
+    root = StoreRoot.open(str(tmp_path))
+    record, samples = write_shard(root, info, make_plan(0, ["a", "b"]))
+    array = zarr.open_array(tmp_path / "shards/shard-000000.zarr/tokens", mode="r")
+    assert array.compressors == other
+    reader = open_shard_reader(root, info, 0, record)
+    for row in reader.rows:
+        assert_same(reader.read(row.row), samples[row.id])
+
+
+def test_zarr_chunks_are_compressed_as_one_block(tmp_path: Path) -> None:
+    """Bytes 8 to 12 of a Blosc buffer are its block's size, bytes 4 to 8 that of what it holds."""
+    info = make_info(shard_format="zarr", token_dim=1024)
+    root = StoreRoot.open(str(tmp_path))
+    write_shard(root, info, make_plan(0, ["a"]), frames=40)
+    data = (tmp_path / "shards/shard-000000.zarr/tokens/c/0/0").read_bytes()
+    held, block = struct.unpack_from("<II", data, 4)
+    assert held == block == zarr_format.ColumnSpec("tokens", "uint16", (1024,), ("", "")).chunk_rows * 2048
+
+
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Zarr chunks of a few rows and files of two chunks, so that small arrays have many of both."""
@@ -418,6 +449,29 @@ def test_a_failed_video_leaves_no_trace(tmp_path: Path, shard_format: str) -> No
     assert write("straight", False) == write("detour", True)
 
 
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_digests_are_those_of_large_files_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_format: str
+) -> None:
+    """Large enough to be hashed while they are written, also where some are written a second time."""
+    monkeypatch.setattr(zarr_format, "_CHUNKS_PER_SHARD", 1)
+    info = make_info(shard_format=shard_format, token_dim=1024)
+    root = StoreRoot.open(str(tmp_path))
+    writer = open_shard_writer(root, info, 0)
+    writer.add(make_sample(info, "a", frames=60, chunk=100), position=0, source="x")
+    bad = make_sample(info, "bad", frames=100, seed=1, chunk=900)
+    with pytest.raises(BrokenSourceError):
+        writer.add(spoiled(bad, tokens=broken_chunks(bad)), position=1, source="x")
+    writer.add(make_sample(info, "b", frames=60, seed=2, chunk=100), position=1, source="x")
+    content = writer.finish()
+    assert max(file.bytes for file in content.files) > 2**18
+    for file in content.files:
+        inside = file.path.removeprefix("shards/shard-000000.zarr/")
+        data = (content.temporary / inside if shard_format == "zarr" else content.temporary).read_bytes()
+        assert (file.bytes, file.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    writer.abort()
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_tokens_that_are_not_finite_are_refused(tmp_path: Path, dtype: str, value: float) -> None:
@@ -461,6 +515,26 @@ def contradictions(info: DatasetInfo) -> Iterator[tuple[str, Sample]]:
     yield "JSON", replace(sample, meta={"x": float("nan")})
     yield "JSON", replace(sample, meta={"x": object()})
     yield "JSON", replace(sample, meta={"x": "\ud800"})
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_one_bad_number_is_found_wherever_it_is(dtype: str, value: float) -> None:
+    """The numbers are looked at in blocks; the last is a short one."""
+    largest = {"bfloat16": 3e38, "float16": 65504, "float32": 3.4e38}[dtype]
+    count = 3 * 2**16 + 10
+    for place in (0, 2**16 - 1, 2**16, count - 1):
+        numbers = np.full((count, 1), -largest, np.float32)
+        assert all_finite(stored(numbers, dtype), dtype)
+        numbers[place] = value
+        assert not all_finite(stored(numbers, dtype), dtype)
+    assert all_finite(np.empty((0, 8), stored(numbers, dtype).dtype), dtype)
+
+
+def stored(numbers: Array, dtype: str) -> Array:
+    if dtype == "bfloat16":
+        return (numbers.view(np.uint32) >> 16).astype(np.uint16)
+    return numbers.astype(dtype)
 
 
 @pytest.mark.parametrize("shard_format", FORMATS)

@@ -89,7 +89,7 @@ def unsign_compact(data: bytes) -> dict[str, Any] | None:
     return cast("dict[str, Any]", content)
 
 
-def digest_bytes(path: str, data: bytes) -> FileDigest:
+def digest_bytes(path: str, data: bytes | bytearray | memoryview) -> FileDigest:
     """Digest of a file whose content is at hand."""
     return FileDigest(path, len(data), hashlib.sha256(data).hexdigest())
 

@@ -96,6 +96,7 @@ class TarShardWriter:
         return ShardContent(self._shard, self._temporary, (digest,), self._count, statistics)
 
     def abort(self) -> None:
+        self._tar.close()
         with suppress(OSError):  # what could not be flushed is dropped anyway
             self._file.close()
         with explain_os_error(str(self._temporary), "remove"):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import FileIO
+from typing import Any
 
 import xxhash
 
+from dyntok.durable import begin_write_out
 from dyntok.errors import DamageError
+from dyntok.store.hashing import BesideSha256
 
 BLOCK = 512
+_FLUSH_BYTES = 2**25
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,17 @@ class TarStream:
     """Appends members to a file and digests it on the way. Sizes are known before content comes.
 
     A member that fails half-way is undone with `mark` and `rewind`. The file is unbuffered, so that a full disk
-    leaves no bytes behind that would have to be written before anything can be undone.
+    leaves no bytes behind that would have to be written before anything can be undone. Chunks are hashed in another
+    thread: one must not change before the next was taken. The kernel is told to write them out on the way, so that
+    little is left to wait for in the end.
     """
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
-        self._sha = hashlib.sha256()
+        self._sha = BesideSha256()
         self._stretch = xxhash.xxh3_128()
         self._position = 0
+        self._flushed = 0
 
     @property
     def position(self) -> int:
@@ -113,21 +119,31 @@ class TarStream:
     def finish(self) -> None:
         """Write the end of the archive."""
         self._write(bytes(2 * BLOCK))
+        self._sha.close()
 
-    def mark(self) -> tuple[int, object]:
+    def close(self) -> None:
+        """End the hashing of an archive that is given up."""
+        self._sha.close()
+
+    def mark(self) -> tuple[int, Any]:
         """The present end, for `rewind`."""
-        return self._position, self._sha.copy()
+        return self._position, self._sha.state()
 
-    def rewind(self, mark: tuple[int, object]) -> None:
+    def rewind(self, mark: tuple[int, Any]) -> None:
         """Forget everything written after `mark`."""
-        self._position, self._sha = mark  # type: ignore[assignment]
+        self._position, state = mark
+        self._sha.restore(state)
+        self._flushed = min(self._flushed, self._position)
         self._file.seek(self._position)
         self._file.truncate()
 
     def _write(self, data: bytes | memoryview) -> None:
+        self._sha.update(data)
         rest = memoryview(data)
         while rest:
             rest = rest[self._file.write(rest) :]
-        self._sha.update(data)
         self._stretch.update(data)
         self._position += len(data)
+        if self._position - self._flushed >= _FLUSH_BYTES:
+            begin_write_out(self._file.fileno(), self._flushed, self._position - self._flushed)
+            self._flushed = self._position

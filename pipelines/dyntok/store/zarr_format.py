@@ -98,17 +98,19 @@ def video_columns(info: DatasetInfo) -> list[ColumnSpec]:
 
 
 def codecs(spec: ColumnSpec) -> tuple[Any, ...]:
-    """Byte shuffle and zstd at level 3, then a CRC-32C over each inner chunk.
+    """Byte shuffle and zstd at level 1, over a whole chunk at once; then a CRC-32C of it.
 
-    Measured on bfloat16 tokens of a random two-layer projector over smooth features (4704 x 3584, one core, share
-    of the raw size / MB/s of CPU written / read): none 1.00 / 274 / 673, zstd 1 without shuffle 0.79 / 293 / 507,
-    byte shuffle with zstd 1 0.79 / 228 / 395, zstd 3 0.755 / 116 / 435, zstd 5 0.72 / 43 / 612; bit shuffle with
-    zstd 3 0.86 / 189 / 587. Level 5 would be slower than a GPU encodes.
+    Blosc's own choice is blocks of some 32 KiB, in which zstd finds far less. Of bfloat16 tokens of the demo model (in
+    brackets: of a random tower of so400m's size), share of the raw size, and MB/s of one core written / read: this
+    0.63 (0.63), 440 (580) / 1950 (1430); in Blosc's blocks zstd 1 0.77 (0.76), 390 (450) / 690 (650), and zstd 3 0.70
+    (0.70), 150 (190) / 710 (870); bit shuffle with LZ4 9 0.69 (0.78), 890 (840) / 2180 (2310). Level 3 gains nothing.
+    `tests/benchmarks/bench_storage.py` has them all. Readers take whatever Blosc wrote.
     """
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     size = np.dtype(spec.dtype).itemsize
-    return BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=size, blocksize=0), Crc32cCodec()
+    blosc = BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=size, blocksize=_CHUNK_BYTES)
+    return blosc, Crc32cCodec()
 
 
 def check_array_metadata(metadata: Any, spec: ColumnSpec, where: str) -> int:

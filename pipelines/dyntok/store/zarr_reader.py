@@ -47,6 +47,7 @@ from dyntok.store.zarr_format import (
     level_columns,
     video_columns,
 )
+from dyntok.store.zarr_pipelines import for_reading
 
 
 class _Group:
@@ -90,7 +91,8 @@ class _Column:
             raw = self._group.root.read_bytes(path, MAX_META_BYTES)
             with _explain_zarr(self.where):
                 self._rows = check_array_metadata(json.loads(raw), self._spec, self.where)
-                self._array = zarr.open_array(self._group.zarr, path=self._path, mode="r", zarr_format=3)
+                array = zarr.open_array(self._group.zarr, path=self._path, mode="r", zarr_format=3)
+                self._array = for_reading(array)
         return self._array
 
 

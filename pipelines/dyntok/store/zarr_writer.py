@@ -2,26 +2,65 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import uuid
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore
 
+from dyntok.durable import begin_write_out_path
 from dyntok.errors import StoreError
-from dyntok.records import Level, Sample, VideoRow
+from dyntok.records import FileDigest, Level, Sample, VideoRow
 from dyntok.stats import MapStatistics
 from dyntok.store.completion import DONE
 from dyntok.store.dataset import DatasetInfo
 from dyntok.store.names import FORMAT_VERSION, level_suffix, shard_data_path, shard_name
 from dyntok.store.root import StoreRoot, explain_os_error
 from dyntok.store.samples import check_sample, checked_chunks, count_tokens, marker_index, meta_json
-from dyntok.store.signed import digest_path
+from dyntok.store.signed import digest_bytes, digest_path
 from dyntok.store.statistics import map_shape, statistics_bytes
 from dyntok.store.tensorfile import Array
 from dyntok.store.writer import ShardContent
 from dyntok.store.zarr_format import ColumnSpec, codecs, level_columns, video_columns
+from dyntok.store.zarr_pipelines import for_writing
+
+_LARGE_BYTES = 2**18
+
+
+class _HashedFolder(LocalStore):
+    """A folder that knows the digests of its large files: they are hashed while they are written, each as a whole."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._digests: dict[str, FileDigest] = {}
+
+    async def set(self, key: str, value: Buffer) -> None:
+        if len(value) < _LARGE_BYTES:
+            await super().set(key, value)
+            return
+        data = value.as_buffer_like()
+        digest, _ = await asyncio.gather(asyncio.to_thread(digest_bytes, key, data), super().set(key, value))
+        await asyncio.to_thread(begin_write_out_path, self.root / key)
+        self._digests[key] = digest
+
+    def files(self, path: str) -> tuple[FileDigest, ...]:
+        """Digests of what is there, in order, for a folder that will be `path` in the store."""
+        files = {
+            file.relative_to(self.root).as_posix(): file for file in self.root.rglob("*") if file.is_file()
+        }
+        return tuple(self._digest(key, files[key], f"{path}/{key}") for key in sorted(files))
+
+    def _digest(self, key: str, file: Path, path: str) -> FileDigest:
+        known = self._digests.get(key)
+        if known is None or known.bytes != file.stat().st_size:
+            return digest_path(file, path)
+        return replace(known, path=path)
 
 
 class _Column:
@@ -29,7 +68,7 @@ class _Column:
 
     def __init__(self, group: zarr.Group, spec: ColumnSpec, attributes: dict[str, Any]) -> None:
         self._spec = spec
-        self._array = group.create_array(
+        array = group.create_array(
             spec.name,
             shape=(0, *spec.row_shape),
             dtype=spec.dtype,
@@ -42,8 +81,10 @@ class _Column:
             dimension_names=spec.dimensions,
             config={"write_empty_chunks": True},
         )
+        self._array = for_writing(array)
         self._written = 0
-        self._pieces: list[Array] = []
+        # Takes memory only as far as it is filled; the next Zarr shard goes into the same.
+        self._buffer = np.empty((spec.shard_rows, *spec.row_shape), spec.dtype)
         self._waiting = 0
 
     def __len__(self) -> int:
@@ -52,7 +93,7 @@ class _Column:
     def append(self, rows: Array) -> None:
         while len(rows):
             part = rows[: self._spec.shard_rows - self._waiting]
-            self._pieces.append(np.array(part, self._spec.dtype))
+            self._buffer[self._waiting : self._waiting + len(part)] = part
             self._waiting += len(part)
             rows = rows[len(part) :]
             if self._waiting == self._spec.shard_rows:
@@ -62,22 +103,19 @@ class _Column:
         """Write what waits."""
         if not self._waiting:
             return
-        data = np.concatenate(self._pieces)
-        self._array.resize((self._written + len(data), *self._spec.row_shape))
-        self._array[self._written :] = data
-        self._written += len(data)
-        self._pieces, self._waiting = [], 0
+        self._array.resize((self._written + self._waiting, *self._spec.row_shape))
+        self._array[self._written :] = self._buffer[: self._waiting]
+        self._written += self._waiting
+        self._waiting = 0
 
     def truncate(self, count: int) -> None:
         """Drop every row from `count` on; the rows of a Zarr shard that is now partial wait again."""
-        waiting = np.concatenate([np.empty((0, *self._spec.row_shape), self._spec.dtype), *self._pieces])
         if count < self._written:
             whole = count // self._spec.shard_rows * self._spec.shard_rows
-            waiting = np.asarray(self._array[whole:count])
+            self._buffer[: count - whole] = self._array[whole:count]
             self._array.resize((whole, *self._spec.row_shape))
             self._written = whole
-        keep = waiting[: count - self._written]
-        self._pieces, self._waiting = [keep], len(keep)
+        self._waiting = count - self._written
 
 
 class ZarrShardWriter:
@@ -93,7 +131,8 @@ class ZarrShardWriter:
         self._keys: set[str] = set()
         self._statistics = MapStatistics.empty(map_shape(info)) if statistics else None
         with explain_os_error(str(self._temporary), "write"):
-            group = zarr.create_group(self._temporary, attributes=self._group_attributes())
+            self._folder = _HashedFolder(self._temporary)
+            group = zarr.create_group(self._folder, attributes=self._group_attributes())
             self._video = {spec.name: _Column(group, spec, {}) for spec in video_columns(info)}
             self._levels = []
             for index, threshold in enumerate(info.level_thresholds):
@@ -208,12 +247,7 @@ class ZarrShardWriter:
             for columns in (self._video, *self._levels):
                 for column in columns.values():
                     column.flush()
-            files = sorted(path for path in self._temporary.rglob("*") if path.is_file())
-            digests = tuple(
-                digest_path(file, f"{self._path}/{file.relative_to(self._temporary).as_posix()}")
-                for file in files
-            )
-        digests = tuple(sorted(digests, key=lambda digest: digest.path))
+            digests = self._folder.files(self._path)
         statistics = statistics_bytes(self._statistics, self._shard) if self._statistics else None
         return ShardContent(self._shard, self._temporary, digests, self._count, statistics)
 
