@@ -115,11 +115,14 @@ def ours(clips: list[Path], folder: Path, features: torch.Tensor, tokens: torch.
     merger = BatchMerger(_Given(features, tokens), info.level_thresholds, "bfloat16", StageClock())
     stages = Stages()
     for position, clip in enumerate(clips):
+        stages.start()
         with decode_frames(SourceRef(str(clip)), settings) as video:
             np.stack(list(video.images()))
-        for name, seconds in video.stages.items():
-            stages.seconds["resize" if name == "resize" else "decode"] += seconds
-        stages.start()
+        stages.end("resize")
+        # The copy belongs to resizing, as it does in the script.
+        decoding = video.stages["index"] + video.stages["decode"]
+        stages.seconds["decode"] += decoding
+        stages.seconds["resize"] -= decoding
         assembly = VideoAssembly(
             video.sampled, video.info, info.level_thresholds, root.scratch_dir(), SpoolBudget()
         )
