@@ -35,7 +35,7 @@ FRAMES, SIZE, BATCH = 64, 384, 16
 ROWS, COLS = 14, 14
 DIMENSIONS = {"SigLIP-so400m, 7B LLM": (1152, 3584), "demo model": (64, 128)}
 THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6)
-ROUNDS = 3
+ROUNDS = 5
 
 
 class Stages:
