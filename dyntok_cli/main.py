@@ -14,12 +14,12 @@ import typer
 import dyntok
 from dyntok_cli import errors
 from dyntok_cli.commands import COMMANDS
-from dyntok_cli.examples import epilog
-from dyntok_cli.options import Command
+from dyntok_cli.group import Group
 from dyntok_cli.output import print_error, print_text, print_trace
 
 app = typer.Typer(
     name="dyntok",
+    cls=Group,
     help="Turn a video corpus into shards of precompressed visual tokens for video LLMs.",
     epilog="Exit codes: 0 ok, 1 failure, 2 usage or config, 3 finished with failed videos, 4 damage found, "
     "130 interrupted. `dyntok demo` shows all of it on four short clips.",
@@ -44,8 +44,12 @@ def _options(
     """Turn a video corpus into shards of precompressed visual tokens for video LLMs."""
 
 
-for _name, _function in COMMANDS.items():
-    app.command(_name, cls=Command, epilog=epilog(_name))(_function)
+def _stand_in() -> None:
+    """Stands for a command in help and completion; `Group` loads the command itself."""
+
+
+for _name, _summary in COMMANDS.items():
+    app.command(_name, help=_summary)(_stand_in)
 
 
 def main(argv: Sequence[str] | None = None) -> Never:

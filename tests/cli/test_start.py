@@ -12,6 +12,7 @@ import pytest
 
 import dyntok
 from dyntok_cli.commands import COMMANDS
+from dyntok_cli.group import load_command
 from tests.cli.conftest import Ran
 
 HEAVY = (
@@ -46,8 +47,22 @@ def test_the_first_answer_imports_nothing_heavy(flag: str) -> None:
 
 @pytest.mark.parametrize("command", ["encode", "demo"])
 def test_help_of_a_command_imports_nothing_heavy(command: str) -> None:
-    # Typer itself takes pydantic to convert a command's arguments.
-    assert not modules_after(command, "--help") & (set(HEAVY) - {"pydantic"})
+    assert not modules_after(command, "--help") & set(HEAVY)
+
+
+def test_a_command_is_imported_when_it_is_called() -> None:
+    code = (
+        "import sys\nfrom dyntok_cli.main import run\n"
+        "for words in (['--help'], ['--version'], ['nonsense'], ['logs', '--help']):\n    run(words)\n"
+        "print(*[name for name in sys.modules if name.startswith('dyntok_cli.commands.')], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.split("\n")[-2] == "dyntok_cli.commands.logs"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_summary_of_a_command_is_the_first_line_of_its_help(name: str) -> None:
+    assert load_command(name).get_short_help_str(limit=1000) == COMMANDS[name]
 
 
 def test_status_needs_no_torch(store: object) -> None:

@@ -163,6 +163,10 @@ CLIPS: dict[str, Callable[[Path], Path]] = {
     "bframes.mp4": lambda d: x264(d / "bframes.mp4"),
     "bframes.mkv": lambda d: x264(d / "bframes.mkv"),
     "pyramid.mp4": lambda d: x264(d / "pyramid.mp4", x264_params("bframes=7:b-pyramid=2:ref=4")),
+    # A hundred and more packets of which hardly one is referred to.
+    "long_runs.mp4": lambda d: x264(
+        d / "long_runs.mp4", x264_params("keyint=120:bframes=16:b-pyramid=none"), images=pictures(130)
+    ),
     "one_gop.mp4": lambda d: x264(d / "one_gop.mp4", {"x264-params": "keyint=999:scenecut=0:threads=1"}),
     "one_frame.mp4": lambda d: x264(d / "one_frame.mp4", images=pictures(1)),
     "intra.mp4": lambda d: x264(d / "intra.mp4", {"x264-params": "keyint=1:threads=1"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from dyntok.video import (
     build_frame_index,
     decode_frames,
     probe_video,
+    pyav_frames,
 )
 from dyntok.video.container import OpenVideo
 from dyntok.video.picture import turn_of, turned
@@ -71,6 +73,56 @@ def test_frames_and_times_are_those_of_a_sequential_decode(clip: Clip, name: str
                 )
                 count += 1
             assert count == len(positions)
+
+
+@pytest.mark.parametrize("name", ["long_runs.mp4", "pyramid.mp4", "bframes.mp4"])
+def test_frames_that_nothing_needs_are_not_decoded(
+    clip: Clip, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on the way to a wanted frame, nor behind it while the decoder holds it back."""
+    last = len(build_frame_index(SourceRef(str(clip(name))))) - 1
+    # Up to two went into the decoder at the first look.
+    assert _needlessly_decoded(clip(name), [0, last // 3, last // 2, last], monkeypatch) <= 2
+
+
+def test_skipping_ends_so_that_what_is_wanted_is_pushed_out(
+    clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if nothing is referred to for long, the decoder is given frames before the wait is over."""
+    monkeypatch.setattr(pyav_frames, "_SKIPPED_BEHIND", 5)
+    assert _needlessly_decoded(clip("long_runs.mp4"), [34], monkeypatch) > 10
+
+
+def _needlessly_decoded(path: Path, positions: list[int], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Frames that come out of the decoder for the wanted ones, though they are neither wanted nor referred to."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(container.streams.video[0]) if packet.size]
+    needed = {packet.pts for packet in packets if not _is_unreferenced(packet)}
+    decoded = set()
+    take = FrameReader._take
+
+    def taken(reader: FrameReader, frame: av.VideoFrame) -> None:
+        decoded.add(frame.pts)
+        take(reader, frame)
+
+    monkeypatch.setattr(FrameReader, "_take", taken)
+    with OpenVideo(SourceRef(str(path)), None, DecodeLimits()) as video:
+        reader = FrameReader(video, build_frame_index(video))
+        reader.look()
+        looked_at = set(decoded)
+        wanted = {frame.pts for frame in reader.frames(positions)}
+    assert wanted <= decoded
+    return len(decoded - needed - wanted - looked_at)
+
+
+def _is_unreferenced(packet: av.Packet) -> bool:
+    """Whether the slices of an H.264 packet of an MP4 say that nothing refers to them."""
+    data, position = bytes(packet), 0
+    while position < len(data):
+        if data[position + 4] & 31 in (1, 5):
+            return not data[position + 4] & 0x60
+        position += 4 + int.from_bytes(data[position : position + 4], "big")
+    raise AssertionError("a packet without a slice")
 
 
 @pytest.mark.parametrize("name", sorted(set(CLIPS) - COUNTED))
@@ -148,9 +200,10 @@ def moved_by(source: Image, matrix: tuple[int, int, int, int]) -> Image:
 @pytest.mark.parametrize("name", REAL)
 def test_real_clips(clip_folder: Path, name: str) -> None:
     truth = sequential(clip_folder / name)
-    with opened(clip_folder / name, Sampling(6)) as video:
-        assert video.info.frames_total == len(truth)
-        sampled = zip(video.sampled.frame_index, video.sampled.frame_pts, video.images(), strict=True)
-        for position, time, image in sampled:
-            assert time == truth[position][0]
-            np.testing.assert_array_equal(image, truth[position][1])
+    for frames in (6, 64):
+        with opened(clip_folder / name, Sampling(frames)) as video:
+            assert video.info.frames_total == len(truth)
+            sampled = zip(video.sampled.frame_index, video.sampled.frame_pts, video.images(), strict=True)
+            for position, time, image in sampled:
+                assert time == truth[position][0]
+                np.testing.assert_array_equal(image, truth[position][1])

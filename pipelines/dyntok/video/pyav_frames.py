@@ -14,6 +14,8 @@ from dyntok.video.index import NO_TIME, FrameIndex
 
 # A decoder may hold back this many packets before it gives a frame.
 _DELAY_PACKETS = 64
+# For so many packets behind a wanted frame's own, others may still be skipped; those after them push it out.
+_SKIPPED_BEHIND = _DELAY_PACKETS // 2
 # Shorter ways are decoded rather than jumped over.
 _SHORTEST_JUMP = 8
 _REPORTED = (av.error.InvalidDataError, av.error.PatchWelcomeError, av.error.EOFError, av.error.ExternalError)
@@ -122,7 +124,7 @@ class FrameReader:
     def _pull(self, position: int) -> bool:
         """Decode until the frame is there; False if it does not come."""
         packet = int(self.index.packet[position])
-        self._skip_before = packet
+        self._skip_before = packet + _SKIPPED_BEHIND
         while position not in self._ready:
             if self._done or self._next > packet + _DELAY_PACKETS:
                 return False
@@ -157,10 +159,10 @@ class FrameReader:
         return packet
 
     def _choose_skipping(self, packet: Any, number: int) -> None:
-        """Frames that nothing refers to need not be decoded on the way to a wanted one."""
+        """Frames that nothing refers to need not be decoded if they are not wanted."""
         if self._video.codec == "h264":
-            skip = number < self._skip_before and not self._is_wanted_time(packet.pts)
-            self._video.context.skip_frame = "NONREF" if skip else "DEFAULT"
+            may_skip = number < self._skip_before and not self._is_wanted_time(packet.pts)
+            self._video.context.skip_frame = "NONREF" if may_skip else "DEFAULT"
 
     def _is_wanted_time(self, pts: int | None) -> bool:
         position = self._position_of(pts)
