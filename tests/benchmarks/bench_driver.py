@@ -33,6 +33,7 @@ from dyntok.run.runlog import new_run_name
 from dyntok.run.spool import SpoolBudget
 from dyntok.run.survey import committed
 from dyntok.store import StoreRoot, build_index, write_manifest
+from dyntok.testing import SimulatedEncoder
 from dyntok.video import DecodeTask, Finished, Frames, Opened
 from tests.support.synthetic import synthetic_store
 
@@ -64,20 +65,6 @@ class NoDecoding:
         event = self._events.popleft()
         self.in_flight -= isinstance(event, Finished)
         return event
-
-
-class NoModel:
-    """Stands for the encoder: a fixed answer."""
-
-    device = torch.device("cpu")
-
-    def __init__(self) -> None:
-        rng = torch.Generator().manual_seed(0)
-        self.features = torch.randn((1, 14, 14, FEATURES), generator=rng)
-        self.tokens = torch.randn((1, 14, 14, TOKENS), generator=rng)
-
-    def encode(self, images: torch.Tensor) -> NoModel:
-        return self
 
 
 class Watching(RunObserver):
@@ -134,7 +121,7 @@ def shard_job(root: StoreRoot, info: object, observer: RunObserver, clock: Stage
     return ShardJob(
         root=root,
         info=info,  # type: ignore[arg-type]
-        encoder=NoModel(),
+        encoder=SimulatedEncoder(0.0, feature_dim=FEATURES, token_dim=TOKENS),
         device_type="cpu",
         pool=NoDecoding(),  # type: ignore[arg-type]
         decode_workers=4,

@@ -38,7 +38,6 @@ from dyntok.merging import left_similarity, plan_from_similarity, plan_merge
 from dyntok.records import Grid, SampledFrames, SourceRef, VideoInfo
 from dyntok.run.assemble import VideoAssembly
 from dyntok.run.batch import BatchMerger, to_stored_dtype
-from dyntok.run.progress import StageClock
 from dyntok.run.spool import SpoolBudget
 from dyntok.store import DatasetInfo, StoreRoot, open_shard_writer, sample_key
 from dyntok.video import DecodeLimits, DecodeSettings, Sampling, decode_frames
@@ -242,9 +241,9 @@ def compare_codecs(title: str, means: Tensor, kept: float, rounds: int) -> None:
     count, dim = means.shape
     raw_bytes = count * dim * 2
     print(f"\n{title}: {count} tokens of {dim} ({kept:.0%} kept), {raw_bytes / 1e6:.1f} MB as bfloat16")
-    bf16, _ = to_stored_dtype(means, means.abs().amax(1), "bfloat16")
-    int8, scale = to_stored_dtype(means, means.abs().amax(1), "int8")
-    assert scale is not None
+    largest = means.abs().amax(1)
+    bf16 = to_stored_dtype(means, largest, "bfloat16")[0].view(torch.uint16).numpy()
+    int8, scale = (tensor.numpy() for tensor in to_stored_dtype(means, largest, "int8"))
     fp8, _ = to_fp8(means)
     for name, values in (("bfloat16", bf16), ("int8", int8), ("fp8", fp8)):
         compare_coders(title, name, values, raw_bytes, rounds)
@@ -272,18 +271,6 @@ def demo_store(shard_format: str, thresholds: tuple[float, ...], layout: str, dt
         return store_bytes(Path(folder, "store"))
 
 
-class _Given:
-    """Stands for a model whose features and tokens are known."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, features: Tensor, tokens: Tensor) -> None:
-        self.features, self.tokens = features, tokens
-
-    def encode(self, images: Tensor) -> _Given:
-        return self
-
-
 class WideShards:
     """Shards of the clips with tokens of 3584 values, over the demo model's features."""
 
@@ -309,14 +296,12 @@ class WideShards:
             writer = open_shard_writer(root, info, 0)
             for position, (name, sampled, video, encoded) in enumerate(self._videos):
                 tokens = encoded.tokens @ self._widen
-                merger = BatchMerger(
-                    _Given(encoded.features, tokens), info.level_thresholds, dtype, StageClock()
-                )
+                merger = BatchMerger(info.level_thresholds, dtype)
                 assembly = VideoAssembly(
                     sampled, video, info.level_thresholds, root.scratch_dir(), SpoolBudget()
                 )
                 count = len(encoded.features)
-                assembly.add(0, merger(torch.zeros(count, 1), count), 0, count)
+                assembly.add(0, merger(encoded.features, tokens), 0, count)
                 sample = assembly.finish(
                     key=sample_key(name), video_id=name, dtype=dtype, token_dim=3584, meta={}
                 )
