@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dyntok.config import EncodeConfig
-from dyntok.run.encoding import shard_job
+from dyntok.run.job import shard_job
 from dyntok.run.messages import ShardWork
 from dyntok.run.pipeline import encode_shards
 from dyntok.run.prepare import Asked, agree

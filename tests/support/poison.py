@@ -118,10 +118,12 @@ class SlowEncoder(PoisonedEncoder):
 
 def poison_local(encoder: type[PoisonedEncoder] = PoisonedEncoder) -> None:
     """From now on, the local executor of this process loads such a model, and so does its child."""
+    from dyntok.run import model
     from dyntok.run.executors import local, probing
 
-    load = local.load_model
-    local.load_model = lambda config: encoder(load(config))  # type: ignore[assignment,return-value]
+    load = model.load_model
+    for module in (model, local):
+        module.load_model = lambda config: encoder(load(config))  # type: ignore[attr-defined]
     probing.CHILD = __name__
 
 

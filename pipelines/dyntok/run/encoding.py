@@ -14,7 +14,6 @@ from dyntok.records import VideoRow
 from dyntok.run.array import ArrayJob, open_root
 from dyntok.run.executors import chosen
 from dyntok.run.executors.context import RunContext
-from dyntok.run.job import ShardJob
 from dyntok.run.lock import store_lock
 from dyntok.run.monitor import RunMonitor, check_metrics_file
 from dyntok.run.outcome import Outcome, outcome, share_outcome
@@ -22,15 +21,13 @@ from dyntok.run.prepare import Asked, agree, check_unchanged
 from dyntok.run.progress import ForwardingObserver, RunObserver, StageClock
 from dyntok.run.reports import EncodeReport
 from dyntok.run.runlog import RunLog, named_run, new_run_name
-from dyntok.run.settings import decode_workers, resolve_precision
-from dyntok.run.spool import SpoolBudget
+from dyntok.run.settings import resolve_precision
 from dyntok.run.summaries import ShardSummary
 from dyntok.run.survey import Survey, committed, fitting
-from dyntok.store import DatasetInfo, Manifest, StoreRoot, build_index, save_tensors, write_manifest
+from dyntok.store import DatasetInfo, Manifest, StoreRoot, build_index, write_manifest
 from dyntok.store.names import MARKER_FILE
 from dyntok.store.signed import digest_file
-from dyntok.video import DecodePool
-from dyntok.vision import ModelSpec, VisualEncoder
+from dyntok.vision import ModelSpec
 
 
 def encode(
@@ -167,49 +164,9 @@ def _encode_pending(
     log.close()
 
 
-def shard_job(
-    root: StoreRoot,
-    info: DatasetInfo,
-    config: EncodeConfig,
-    encoder: VisualEncoder,
-    pool: DecodePool,
-    observer: RunObserver,
-    clock: StageClock,
-) -> ShardJob:
-    """Everything the shard function needs."""
-    return ShardJob(
-        root=root,
-        info=info,
-        encoder=encoder,
-        device_type=encoder.device.type,
-        pool=pool,
-        decode_workers=decode_workers(config),
-        height=encoder.spec.height,
-        width=encoder.spec.width,
-        batch_size=config.batch_size,
-        sample_meta={
-            "model": encoder.spec.fingerprint,
-            "space": config.space,
-            "sampling": config.sampling_json(),
-        },
-        fail_fast=config.fail_fast,
-        observer=observer,
-        clock=clock,
-        spool_budget=SpoolBudget(),
-    )
-
-
-def save_row_marker(root: StoreRoot, encoder: VisualEncoder) -> None:
-    """Write the model's `image_newline` unless it is there; every process of a run would write the same bytes."""
-    if encoder.row_marker is not None:
-        data = save_tensors({"row_marker": ("F32", encoder.row_marker.float().numpy())})
-        if root.read_if_there(MARKER_FILE) != data:
-            root.write_atomic(MARKER_FILE, data)
-
-
 def _write_row_marker(root: StoreRoot, config: EncodeConfig, clock: StageClock) -> None:
     """Take it from the model where no shard needs one."""
-    from dyntok.run.executors.local import load_model
+    from dyntok.run.model import load_model, save_row_marker
 
     with clock.measure("load"):
         save_row_marker(root, load_model(config.model_copy(update={"device": "cpu", "compile": False})))

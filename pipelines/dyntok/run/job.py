@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dyntok.config import EncodeConfig
 from dyntok.run.batch import Encoder
 from dyntok.run.progress import RunObserver, StageClock
+from dyntok.run.settings import decode_workers
 from dyntok.run.spool import SpoolBudget
 from dyntok.store import DatasetInfo, StoreRoot
 from dyntok.video import DecodePool
+from dyntok.vision import VisualEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +37,35 @@ class ShardJob:
     observer: RunObserver
     clock: StageClock
     spool_budget: SpoolBudget
+
+
+def shard_job(
+    root: StoreRoot,
+    info: DatasetInfo,
+    config: EncodeConfig,
+    encoder: VisualEncoder,
+    pool: DecodePool,
+    observer: RunObserver,
+    clock: StageClock,
+) -> ShardJob:
+    """Everything the shard function needs."""
+    return ShardJob(
+        root=root,
+        info=info,
+        encoder=encoder,
+        device_type=encoder.device.type,
+        pool=pool,
+        decode_workers=decode_workers(config),
+        height=encoder.spec.height,
+        width=encoder.spec.width,
+        batch_size=config.batch_size,
+        sample_meta={
+            "model": encoder.spec.fingerprint,
+            "space": config.space,
+            "sampling": config.sampling_json(),
+        },
+        fail_fast=config.fail_fast,
+        observer=observer,
+        clock=clock,
+        spool_budget=SpoolBudget(),
+    )

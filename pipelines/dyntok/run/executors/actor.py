@@ -23,15 +23,15 @@ import torch
 
 from dyntok.errors import CheckpointError, DyntokError, RunError
 from dyntok.records import PlanEntry, VideoRow
-from dyntok.run.encoding import save_row_marker, shard_job
 from dyntok.run.executors.exchange import ActorTask, Progress, ShardResult, Started
 from dyntok.run.executors.kills import kernel_kills
-from dyntok.run.executors.local import load_model
 from dyntok.run.executors.marks import Marks
 from dyntok.run.executors.output import CapturedOutput
 from dyntok.run.executors.probe import probe_video
 from dyntok.run.executors.remains import FOLDER_PREFIX, MARKS_FILE, OUTPUT_FILE, remove_stale_folders
+from dyntok.run.job import shard_job
 from dyntok.run.messages import ShardWork
+from dyntok.run.model import load_model, save_row_marker
 from dyntok.run.pipeline import encode_shards
 from dyntok.run.progress import RunObserver, StageClock
 from dyntok.run.settings import decode_settings, differences, software_versions

@@ -10,23 +10,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dyntok.config import EncodeConfig
 from dyntok.errors import DyntokError
-from dyntok.run.encoding import save_row_marker, shard_job
 from dyntok.run.executors.context import RunContext
 from dyntok.run.executors.drain import Drain
 from dyntok.run.executors.ledger import Ledger
 from dyntok.run.executors.marks import Marks, Place, is_abandoned, read_marks
 from dyntok.run.executors.probing import ProbeChild
 from dyntok.run.executors.schedule import Schedule
+from dyntok.run.job import shard_job
 from dyntok.run.messages import ShardWork
+from dyntok.run.model import load_model, save_row_marker
 from dyntok.run.pipeline import encode_shards
 from dyntok.run.progress import RunObserver
 from dyntok.run.settings import decode_settings, decode_workers
 from dyntok.store import StoreRoot
 from dyntok.store.names import LOG_FOLDER
 from dyntok.video import DecodePool
-from dyntok.vision import VisualEncoder, load_encoder
 
 MARK_FOLDER = f"{LOG_FOLDER}/marks"
 
@@ -56,18 +55,6 @@ def run(context: RunContext, pending: Sequence[int]) -> None:
             encode_shards(job, _Works(schedule, drain, context))
     if schedule.pending:
         raise KeyboardInterrupt
-
-
-def load_model(config: EncodeConfig) -> VisualEncoder:
-    """The model of a run. Raises CheckpointError, ConfigError."""
-    return load_encoder(
-        config.model,
-        space=config.space,
-        device=config.device,
-        precision=config.precision,
-        compile=config.compile,
-        revision=config.revision,
-    )
 
 
 class _Works(Iterator[ShardWork]):

@@ -127,9 +127,9 @@ def main(arguments: dict[str, Any]) -> None:
     import torch
 
     from dyntok.config import EncodeConfig
-    from dyntok.run.encoding import shard_job
-    from dyntok.run.executors.local import load_model
     from dyntok.run.executors.probe import probe_video
+    from dyntok.run.job import shard_job
+    from dyntok.run.model import load_model
     from dyntok.run.outcome import open_plan
     from dyntok.run.progress import RunObserver, StageClock
     from dyntok.run.settings import decode_settings
