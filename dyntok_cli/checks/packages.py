@@ -21,6 +21,7 @@ REQUIRED = {
     "numpy": "numpy",
     "pyarrow": "pyarrow",
     "pydantic": "pydantic",
+    "pydantic-core": "pydantic_core",
     "PyYAML": "yaml",
     "fsspec": "fsspec",
     "webdataset": "webdataset",

@@ -25,7 +25,11 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)))
 def test_the_quick_way_reads_what_was_signed(content: dict[str, object]) -> None:
     """Names behind `digest` in the order of sorting, as those of records and manifests are."""
     data = sign(content)
-    assert unsign_compact(data) == unsign(data, "here") == content
+    quick = unsign_compact(data)
+    assert quick == unsign(data, "here") == content
+    assert canonical_json({**quick, "digest": leading_digest(data[:HEAD_BYTES])}) + b"\n" == data, (
+        "to the last digit"
+    )
     assert leading_digest(data[:HEAD_BYTES]) == json.loads(data)["digest"]
 
 

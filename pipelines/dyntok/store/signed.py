@@ -81,9 +81,12 @@ def unsign_compact(data: bytes) -> dict[str, Any] | None:
     sha.update(memoryview(data)[HEAD_BYTES + 1 : -1])
     if sha.hexdigest() != digest:
         return None
+    # Twice as fast as json, on the hundreds of megabytes of a store's records.
+    from pydantic_core import from_json
+
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
+        content = from_json(data)
+    except ValueError:
         return None
     content.pop(DIGEST_KEY, None)
     return cast("dict[str, Any]", content)
