@@ -131,8 +131,9 @@ def test_a_decode_that_hangs_is_ended_at_its_limit(carphone: Path, tmp_path: Pat
     folder = tmp_path / "in"
     folder.mkdir()
     for name in ("a.mp4", "b.mp4"):
-        loop_clip(carphone, folder / name, 1200)
-    flags = ("--model", "demo", "--frames", "4", "--decode-workers", "1", "--decode-timeout", "8")
+        loop_clip(carphone, folder / name, 600)
+    # Enough frames that decoding is not over before it can be stopped.
+    flags = ("--model", "demo", "--frames", "100", "--decode-workers", "1", "--decode-timeout", "8")
     arguments = command("encode", folder, "--out", tmp_path / "out", *flags)
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment()) as process:
         decoder = wait_for_decoder(psutil.Process(process.pid))

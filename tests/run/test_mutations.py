@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -98,6 +99,10 @@ def test_offspring_that_got_away_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_mutants_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    # Of the same sound clips: encoders need not give the same bytes twice.
+    mutants(tmp_path / "a", 1, 0)
+    for name in ("b", "c"):
+        shutil.copytree(tmp_path / "a-sound", tmp_path / f"{name}-sound")
     one, two, other = (mutants(tmp_path / name, 30, seed) for name, seed in (("a", 5), ("b", 5), ("c", 6)))
     contents = [[path.read_bytes() for path in paths] for paths in (one, two, other)]
     assert [path.name for path in one] == [path.name for path in two] == [path.name for path in other]

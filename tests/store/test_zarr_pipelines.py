@@ -1,4 +1,4 @@
-"""zarrs reads what zarr reads, also in forked workers, and never writes."""
+"""Where a process is set to zarrs, it reads what zarr reads, also in forked workers, and never writes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import zarr
 
-from dyntok.store import StoreRoot, open_shard_reader, sample_of
+from dyntok.records import Sample, VideoRow
+from dyntok.store import CompletionRecord, DatasetInfo, StoreRoot, open_shard_reader, sample_of
 from dyntok.store.zarr_pipelines import for_reading
 from tests.support.samples import level_tokens, make_info, make_plan, write_shard
 
 PLAIN = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+ZARRS = "zarrs.ZarrsCodecPipeline"
 needs_zarrs = pytest.mark.skipif(importlib.util.find_spec("zarrs") is None, reason="zarrs is not installed")
 
 
@@ -28,7 +30,7 @@ def shard(root: StoreRoot, **options: str) -> dict[str, str]:
 @needs_zarrs
 def test_the_bytes_do_not_depend_on_zarrs(tmp_path: Path) -> None:
     plain = shard(StoreRoot.open(str(tmp_path / "plain"), create=True))
-    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
+    with zarr.config.set({"codec_pipeline.path": ZARRS}):
         assert shard(StoreRoot.open(str(tmp_path / "zarrs"), create=True)) == plain
 
 
@@ -46,17 +48,28 @@ def test_zarrs_reads_what_zarr_reads(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return fast
 
     monkeypatch.setattr("dyntok.store.zarr_reader.for_reading", noted)
-    reader = open_shard_reader(root, info, 0, record)
-    for row in reader.rows:
-        read = sample_of(reader, row.row)
+    for row, read, tokens in read_all(root, info, record, zarrs=True):
         assert read.meta.items() >= samples[row.id].meta.items()
         np.testing.assert_array_equal(read.similarity, samples[row.id].similarity)
-        for mine, given in zip(read.levels, samples[row.id].levels, strict=True):
-            np.testing.assert_array_equal(level_tokens(mine), level_tokens(given))
+        for mine, own, given in zip(read.levels, tokens, samples[row.id].levels, strict=True):
+            np.testing.assert_array_equal(own, level_tokens(given))
             np.testing.assert_array_equal(mine.group_size, given.group_size)
             np.testing.assert_array_equal(mine.row_splits, given.row_splits)
     assert set(pipelines) == {"ZarrsCodecPipeline"}
     assert zarr.config.get("codec_pipeline.path") == PLAIN
+    pipelines.clear()
+    read_all(root, info, record, zarrs=False)
+    assert set(pipelines) == {"BatchedCodecPipeline"}, "zarrs does not check every chunk's checksum"
+
+
+def read_all(
+    root: StoreRoot, info: DatasetInfo, record: CompletionRecord, *, zarrs: bool
+) -> list[tuple[VideoRow, Sample, list[np.ndarray]]]:
+    """Each video, and the tokens of its levels."""
+    with zarr.config.set({"codec_pipeline.path": ZARRS} if zarrs else {}):
+        reader = open_shard_reader(root, info, 0, record)
+        samples = [(row, sample_of(reader, row.row)) for row in reader.rows]
+        return [(row, sample, [level_tokens(level) for level in sample.levels]) for row, sample in samples]
 
 
 @needs_zarrs
@@ -65,7 +78,8 @@ def test_a_forked_worker_reads_what_its_parent_has_read_from(tmp_path: Path) -> 
     folder = tmp_path / "numbers"
     numbers = np.arange(64 * 1000, dtype=np.int32)
     zarr.create_array(folder, data=numbers, chunks=(1000,), shards=(16_000,))
-    array = for_reading(zarr.open_array(folder, mode="r"))
+    with zarr.config.set({"codec_pipeline.path": ZARRS}):
+        array = for_reading(zarr.open_array(folder, mode="r"))
     assert array[:].sum() == numbers.sum()
     context = multiprocessing.get_context("fork")
     mine, theirs = context.Pipe()

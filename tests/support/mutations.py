@@ -70,7 +70,7 @@ def mutants(folder: Path, count: int, seed: int) -> list[Path]:
     The sound clips they are made from lie beside the folder, in one of its name with `-sound` behind it.
     """
     sound = folder.with_name(f"{folder.name}-sound")
-    bases = [make_clip(name, sound) for name in BASES]
+    bases = [there if (there := sound / name).exists() else make_clip(name, sound) for name in BASES]
     contents = [path.read_bytes() for path in bases]
     folder.mkdir(parents=True, exist_ok=True)
     rng = random.Random(seed)

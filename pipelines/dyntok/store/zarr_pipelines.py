@@ -1,17 +1,17 @@
-"""Which codec pipeline an array uses: zarr's own to write, `zarrs` to read where it is installed."""
+"""Which codec pipeline an array uses: zarr's own to write, and to read what zarr's settings say."""
 
 from __future__ import annotations
 
 import threading
-from importlib.util import find_spec
 from typing import Any
 
 import zarr
 from zarr.storage import LocalStore
 
 _PLAIN = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+_ZARRS = "zarrs.ZarrsCodecPipeline"
 _IN_ONE_THREAD = {
-    "codec_pipeline.path": "zarrs.ZarrsCodecPipeline",
+    "codec_pipeline.path": _ZARRS,
     "codec_pipeline.chunk_concurrent_minimum": 1,
     "codec_pipeline.chunk_concurrent_maximum": 1,
     "threading.max_workers": 1,
@@ -26,13 +26,15 @@ def for_writing(array: zarr.Array[Any]) -> zarr.Array[Any]:
 
 
 def for_reading(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """The same array as zarrs reads it, in one thread; as it is where zarrs is missing or the array is not local.
+    """The same array; if the process is set to zarrs, in one thread, or in zarr's own pipeline where it is not local.
 
     More threads would be those of a pool that does not survive a fork: the workers of a loader would wait for ever.
+    zarrs is not taken by itself, since it does not check a chunk's CRC-32C where it reads a part of it.
     """
-    if not isinstance(array.store, LocalStore) or find_spec("zarrs") is None:
+    if zarr.config.get("codec_pipeline.path") != _ZARRS:
         return array
-    return _with(array, _IN_ONE_THREAD)
+    is_local = isinstance(array.store, LocalStore)
+    return _with(array, _IN_ONE_THREAD if is_local else {"codec_pipeline.path": _PLAIN})
 
 
 def _with(array: zarr.Array[Any], settings: dict[str, Any]) -> zarr.Array[Any]:
