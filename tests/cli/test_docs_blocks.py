@@ -40,6 +40,10 @@ NOT_RUN = {
     ("tutorial.md", "python3 -m venv"): "installs packages; `make wheel-demo` installs and runs the wheel",
     ("benchmarks.md", "$ make bench"): "takes an hour, and installs gigabytes",
     (
+        "benchmarks.md",
+        "$ pip install 'dyntok[zarrs]'",
+    ): "installs a package; tests/store/test_zarr_pipelines.py reads with it",
+    (
         "cluster.md",
         "dyntok encode s3://",
     ): "needs a Ray cluster and an object store; tests/run/test_ray_cluster.py starts one here",
