@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from dyntok.records import VideoRow, reason
-from dyntok.run.progress import RunObserver
+from dyntok.run.tell.observer import RunObserver
 from dyntok_cli.output import Output
 from dyntok_cli.tables import count, ratio, several
 

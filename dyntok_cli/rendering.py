@@ -10,7 +10,7 @@ from dyntok_cli.tables import count, duration, pairs, ratio, size, table
 if TYPE_CHECKING:
     from dyntok.records import VideoRow
     from dyntok.run import EncodeReport, PlanReport, StatusReport
-    from dyntok.run.reports import JobStatus, ShardStatus, StageStatus
+    from dyntok.run.watch.reports import JobStatus, ShardStatus, StageStatus
 
 
 def encode_text(report: EncodeReport) -> str:

@@ -23,15 +23,15 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dyntok.records import SampledFrames, VideoInfo
 from dyntok.run.array import ArrayJob
-from dyntok.run.job import ShardJob
-from dyntok.run.messages import ShardWork
-from dyntok.run.monitor import RunMonitor
-from dyntok.run.outcome import open_plan
-from dyntok.run.pipeline import encode_shards
-from dyntok.run.progress import RunObserver, StageClock
-from dyntok.run.runlog import new_run_name
-from dyntok.run.spool import SpoolBudget
-from dyntok.run.survey import committed
+from dyntok.run.shard.feeder import encode_shards
+from dyntok.run.shard.job import ShardJob
+from dyntok.run.shard.messages import ShardWork
+from dyntok.run.shard.spool import SpoolBudget
+from dyntok.run.tell.monitor import RunMonitor
+from dyntok.run.tell.observer import RunObserver, StageClock
+from dyntok.run.tell.runlog import new_run_name
+from dyntok.run.watch.outcome import open_plan
+from dyntok.run.watch.survey import committed
 from dyntok.store import StoreRoot, build_index, write_manifest
 from dyntok.testing import SimulatedEncoder
 from dyntok.video import DecodeTask, Finished, Frames, Opened

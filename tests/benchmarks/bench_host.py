@@ -23,9 +23,9 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dyntok.records import Grid, SourceRef
-from dyntok.run.assemble import VideoAssembly
-from dyntok.run.batch import BatchMerger
-from dyntok.run.spool import SpoolBudget
+from dyntok.run.shard.assemble import VideoAssembly
+from dyntok.run.shard.batch import BatchMerger
+from dyntok.run.shard.spool import SpoolBudget
 from dyntok.store import DatasetInfo, StoreRoot, open_shard_writer, sample_key
 from dyntok.video import DecodeLimits, DecodeSettings, Sampling, decode_frames
 from tests.benchmarks.timing import report

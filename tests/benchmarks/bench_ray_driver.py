@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dyntok.config import EncodeConfig
 from dyntok.run import RunObserver, encode
-from dyntok.run.executors import crew
-from dyntok.run.executors.actor import EncodeActor
+from dyntok.run.executors.ray import crew
+from dyntok.run.executors.ray.actor import EncodeActor
 from tests.support.clips import write_video
 
 HERE = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ HERE = Path(__file__).parents[2]
 _STATUS = ("from dyntok.run import StoreWatch", "StoreWatch(out).status()")
 _AGAIN = ("from dyntok.run import StoreWatch\nw = StoreWatch(out)\nw.status()", "w.status()")
 _KEEP = (
-    "from dyntok.run.survey import committed\nfrom dyntok.run.outcome import open_plan\n"
+    "from dyntok.run.watch.survey import committed\nfrom dyntok.run.watch.outcome import open_plan\n"
     "from dyntok.store import StoreRoot\nroot = StoreRoot.open(out)",
     "plan = open_plan(root)\nassert len(committed(root, plan, plan.shard_numbers)) == plan.shards",
 )

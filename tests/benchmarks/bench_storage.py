@@ -36,9 +36,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import dyntok
 from dyntok.merging import left_similarity, plan_from_similarity, plan_merge
 from dyntok.records import Grid, SampledFrames, SourceRef, VideoInfo
-from dyntok.run.assemble import VideoAssembly
-from dyntok.run.batch import BatchMerger, to_stored_dtype
-from dyntok.run.spool import SpoolBudget
+from dyntok.run.shard.assemble import VideoAssembly
+from dyntok.run.shard.batch import BatchMerger, to_stored_dtype
+from dyntok.run.shard.spool import SpoolBudget
 from dyntok.store import DatasetInfo, StoreRoot, open_shard_writer, sample_key
 from dyntok.video import DecodeLimits, DecodeSettings, Sampling, decode_frames
 from dyntok.vision import load_encoder

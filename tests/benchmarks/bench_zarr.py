@@ -30,9 +30,9 @@ from dyntok.store import (
     open_shard_reader,
     open_shard_writer,
     plan_digest,
-    zarr_reader,
-    zarr_writer,
 )
+from dyntok.store.zarr import reader as zarr_reader
+from dyntok.store.zarr import writer as zarr_writer
 from tests.benchmarks.shard_samples import make_samples, wide_info
 from tests.benchmarks.timing import report
 from tests.support.samples import make_plan

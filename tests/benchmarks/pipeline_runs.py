@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dyntok.config import EncodeConfig
-from dyntok.run.job import shard_job
-from dyntok.run.messages import ShardWork
-from dyntok.run.pipeline import encode_shards
 from dyntok.run.prepare import Asked, agree
-from dyntok.run.progress import RunObserver, StageClock
 from dyntok.run.settings import decode_settings
+from dyntok.run.shard.feeder import encode_shards
+from dyntok.run.shard.job import shard_job
+from dyntok.run.shard.messages import ShardWork
+from dyntok.run.tell.observer import RunObserver, StageClock
 from dyntok.store import DatasetInfo, StoreRoot
 from dyntok.video import DecodePool, DecodeTask, Failed, Finished, Frames
 from dyntok.vision import ModelSpec

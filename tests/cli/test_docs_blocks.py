@@ -42,11 +42,11 @@ NOT_RUN = {
     (
         "benchmarks.md",
         "$ pip install 'dyntok[zarrs]'",
-    ): "installs a package; tests/store/test_zarr_pipelines.py reads with it",
+    ): "installs a package; tests/store/zarr/test_pipelines.py reads with it",
     (
         "cluster.md",
         "dyntok encode s3://",
-    ): "needs a Ray cluster and an object store; tests/run/test_ray_cluster.py starts one here",
+    ): "needs a Ray cluster and an object store; tests/run/executors/test_ray_cluster.py starts one here",
     ("cluster.md", "ray job submit"): "needs a Ray cluster with a dashboard",
     (
         "cluster.md",

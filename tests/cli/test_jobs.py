@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from dyntok.run.reports import JobStatus, ShardStatus, StageStatus, StatusReport
+from dyntok.run.watch.reports import JobStatus, ShardStatus, StageStatus, StatusReport
 from tests.cli.conftest import Ran, digests
 from tests.cli.test_docs import section
 from tests.support.runs import environment

@@ -81,7 +81,7 @@ def test_verify_shallow_does_less(
 ) -> None:
     seen = []
     monkeypatch.setattr(
-        "dyntok.store.verification.shard_problems", lambda *arguments: seen.append(arguments) or []
+        "dyntok.store.care.verification.shard_problems", lambda *arguments: seen.append(arguments) or []
     )
     assert cli("verify", store, "--shallow").code == 0
     assert not seen

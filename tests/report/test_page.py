@@ -123,7 +123,7 @@ def test_groups_that_contradict_the_map_are_not_drawn(
 ) -> None:
     sharded_store(str(tmp_path), [1])
     found = gather(str(tmp_path))
-    from dyntok.store.tar_reader import TarShardReader
+    from dyntok.store.tar.reader import TarShardReader
 
     original = TarShardReader.groups
 

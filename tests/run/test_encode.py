@@ -111,8 +111,8 @@ def test_vision_space_stores_features(bikes: Path, tmp_path: Path) -> None:
 def test_a_spilled_video_gives_the_same_bytes(
     encoded: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dyntok.run import job
-    from dyntok.run.spool import SpoolBudget
+    from dyntok.run.shard import job
+    from dyntok.run.shard.spool import SpoolBudget
 
     monkeypatch.setattr(job, "SpoolBudget", lambda: SpoolBudget(total_bytes=10_000, each_bytes=5_000))
     encode([str(clip_folder)], str(tmp_path / "out"), demo_config(dtype="float32"))

@@ -20,9 +20,9 @@ from dyntok.errors import StoreError, StoreLockedError, StoreMismatchError, Usag
 from dyntok.run import ArrayJob, encode, finalize, freeze, prepare, status
 from dyntok.run.array import JobRoot, open_root
 from dyntok.run.lock import store_lock, writers
+from dyntok.run.precision import resolve_precision
 from dyntok.run.prepare import Asked, agree
-from dyntok.run.progress import RunObserver
-from dyntok.run.settings import resolve_precision
+from dyntok.run.tell.observer import RunObserver
 from dyntok.store import StoreRoot, verify
 from tests.support.runs import command, demo_config, environment
 

@@ -15,7 +15,7 @@ import zarr
 from dyntok.errors import DamageError
 from dyntok.store import CompletionRecord, DatasetInfo, StoreRoot, open_shard_reader, save_tensors
 from dyntok.store.signed import digest_file
-from dyntok.store.tarstream import tar_header
+from dyntok.store.tar.stream import tar_header
 from tests.support.samples import make_info, make_plan, write_shard
 
 Metadata = dict[str, Any]

@@ -36,10 +36,10 @@ from dyntok.store import (
     open_shard_reader,
     open_shard_writer,
     sample_of,
-    zarr_format,
 )
 from dyntok.store.samples import StoredVideo, all_finite
 from dyntok.store.tensorfile import Array
+from dyntok.store.zarr import format as zarr_layout
 from tests.support.samples import (
     file_bytes,
     level_tokens,
@@ -378,7 +378,7 @@ def test_zarr_chunks_in_other_settings_of_blosc_are_read(
 ) -> None:
     """Stores outlive the choice of a compressor; zstd 3 in Blosc's own blocks was the first."""
     other = (BloscCodec(cname=cname, clevel=3, shuffle="bitshuffle", typesize=2), Crc32cCodec())
-    monkeypatch.setattr("dyntok.store.zarr_writer.codecs", lambda spec: other)
+    monkeypatch.setattr("dyntok.store.zarr.writer.codecs", lambda spec: other)
     info = make_info(shard_format="zarr")
     root = StoreRoot.open(str(tmp_path))
     record, samples = write_shard(root, info, make_plan(0, ["a", "b"]))
@@ -396,14 +396,14 @@ def test_zarr_chunks_are_compressed_as_one_block(tmp_path: Path) -> None:
     write_shard(root, info, make_plan(0, ["a"]), frames=40)
     data = (tmp_path / "shards/shard-000000.zarr/tokens/c/0/0").read_bytes()
     held, block = struct.unpack_from("<II", data, 4)
-    assert held == block == zarr_format.ColumnSpec("tokens", "uint16", (1024,), ("", "")).chunk_rows * 2048
+    assert held == block == zarr_layout.ColumnSpec("tokens", "uint16", (1024,), ("", "")).chunk_rows * 2048
 
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Zarr chunks of a few rows and files of two chunks, so that small arrays have many of both."""
-    monkeypatch.setattr(zarr_format, "_CHUNK_BYTES", 128)
-    monkeypatch.setattr(zarr_format, "_CHUNKS_PER_SHARD", 2)
+    monkeypatch.setattr(zarr_layout, "_CHUNK_BYTES", 128)
+    monkeypatch.setattr(zarr_layout, "_CHUNKS_PER_SHARD", 2)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -454,7 +454,7 @@ def test_digests_are_those_of_large_files_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_format: str
 ) -> None:
     """Large enough to be hashed while they are written, also where some are written a second time."""
-    monkeypatch.setattr(zarr_format, "_CHUNKS_PER_SHARD", 1)
+    monkeypatch.setattr(zarr_layout, "_CHUNKS_PER_SHARD", 1)
     info = make_info(shard_format=shard_format, token_dim=1024)
     root = StoreRoot.open(str(tmp_path))
     writer = open_shard_writer(root, info, 0)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dyntok.run.executors.actor import EncodeActor
+from dyntok.run.executors.ray.actor import EncodeActor
 from tests.support.clips import write_video
 
 MAGENTA = (255, 0, 255)
@@ -118,8 +118,9 @@ class SlowEncoder(PoisonedEncoder):
 
 def poison_local(encoder: type[PoisonedEncoder] = PoisonedEncoder) -> None:
     """From now on, the local executor of this process loads such a model, and so does its child."""
-    from dyntok.run import model
-    from dyntok.run.executors import local, probing
+    from dyntok.run.executors import local
+    from dyntok.run.executors.deaths import probing
+    from dyntok.run.shard import model
 
     load = model.load_model
     for module in (model, local):
@@ -129,7 +130,7 @@ def poison_local(encoder: type[PoisonedEncoder] = PoisonedEncoder) -> None:
 
 def main(arguments: dict[str, Any]) -> None:
     """In place of the local executor's child, which dies as of a crash: a kill would be taken for somebody's."""
-    from dyntok.run.executors import probing
+    from dyntok.run.executors.deaths import probing
 
     PoisonedEncoder.death = signal.SIGABRT
     poison_local()

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from dyntok.corpus.plan import SCHEMA
 from dyntok.records import Grid
-from dyntok.run.summaries import summarise
+from dyntok.run.tell.summaries import summarise
 from dyntok.stats import MapStatistics
 from dyntok.store import DatasetInfo, StoreRoot, map_shape, sample_key, shard_name
 from dyntok.store.names import record_path, shard_data_path, statistics_path

@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import dyntok
 from dyntok.errors import StoreError, UsageError
 from dyntok.report import sections
 from dyntok.report.figures import Figure, figures_of, figures_of_all
@@ -21,6 +20,7 @@ from dyntok.report.gather import StoreStatistics
 from dyntok.report.markup import Markup, data_block, joined, tag
 from dyntok.report.overlays import Overlay, overlays
 from dyntok.report.throughput import throughput
+from dyntok.version import __version__
 
 # What the page may load: nothing. What may run in it: these two scripts.
 _POLICY = "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src {} {}"
@@ -182,7 +182,7 @@ def _filled(statistics: Sequence[StoreStatistics], body: Markup, data: dict[str,
         "policy": _POLICY.format(_hash(plotly), _hash(script)),
         "title": tag("title", f"dyntok: {names}"),
         "name": tag("span", names),
-        "version": dyntok.__version__,
+        "version": __version__,
         "style": _asset("report.css"),
         "body": body,
         "data": data_block("data", data),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dyntok.errors import StoreError
-from dyntok.run.rates import added_up
-from dyntok.run.reports import StageStatus
-from dyntok.run.runlog import log_files
-from dyntok.run.snapshot import RunSnapshot
+from dyntok.run.tell.rates import added_up
+from dyntok.run.tell.runlog import log_files
+from dyntok.run.tell.snapshot import RunSnapshot
+from dyntok.run.watch.reports import StageStatus
 from dyntok.store import StoreRoot
 
 MOST_RUNS = 1000

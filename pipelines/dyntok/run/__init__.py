@@ -11,31 +11,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dyntok.run.array import ArrayJob
-    from dyntok.run.completing import finalize
     from dyntok.run.encoding import encode
-    from dyntok.run.forecast import estimate, freeze
-    from dyntok.run.journal import FailedVideo, failed_videos, run_events
-    from dyntok.run.progress import RunObserver
+    from dyntok.run.finalizing import finalize
+    from dyntok.run.planning import estimate, freeze
     from dyntok.run.repairing import repair
-    from dyntok.run.reports import EncodeReport, PlanReport, StatusReport
-    from dyntok.run.state import StoreWatch, status
+    from dyntok.run.tell.observer import RunObserver
+    from dyntok.run.watch.logs import FailedVideo, failed_videos, run_events
+    from dyntok.run.watch.reports import EncodeReport, PlanReport, StatusReport
+    from dyntok.run.watch.status import StoreWatch, status
 
 _WHERE = {
     "ArrayJob": "array",
-    "EncodeReport": "reports",
-    "FailedVideo": "journal",
-    "PlanReport": "reports",
-    "RunObserver": "progress",
-    "StatusReport": "reports",
-    "StoreWatch": "state",
+    "EncodeReport": "watch.reports",
+    "FailedVideo": "watch.logs",
+    "PlanReport": "watch.reports",
+    "RunObserver": "tell.observer",
+    "StatusReport": "watch.reports",
+    "StoreWatch": "watch.status",
     "encode": "encoding",
-    "estimate": "forecast",
-    "failed_videos": "journal",
-    "finalize": "completing",
-    "freeze": "forecast",
+    "estimate": "planning",
+    "failed_videos": "watch.logs",
+    "finalize": "finalizing",
+    "freeze": "planning",
     "repair": "repairing",
-    "run_events": "journal",
-    "status": "state",
+    "run_events": "watch.logs",
+    "status": "watch.status",
 }
 
 __all__ = [

@@ -15,15 +15,15 @@ from dyntok.run.array import ArrayJob, open_root
 from dyntok.run.executors import chosen
 from dyntok.run.executors.context import RunContext
 from dyntok.run.lock import store_lock
-from dyntok.run.monitor import RunMonitor, check_metrics_file
-from dyntok.run.outcome import Outcome, outcome, share_outcome
+from dyntok.run.precision import resolve_precision
 from dyntok.run.prepare import Asked, agree, check_unchanged
-from dyntok.run.progress import ForwardingObserver, RunObserver, StageClock
-from dyntok.run.reports import EncodeReport
-from dyntok.run.runlog import RunLog, named_run, new_run_name
-from dyntok.run.settings import resolve_precision
-from dyntok.run.summaries import ShardSummary
-from dyntok.run.survey import Survey, committed, fitting
+from dyntok.run.tell.monitor import RunMonitor, check_metrics_file
+from dyntok.run.tell.observer import ForwardingObserver, RunObserver, StageClock
+from dyntok.run.tell.runlog import RunLog, named_run, new_run_name
+from dyntok.run.tell.summaries import ShardSummary
+from dyntok.run.watch.outcome import Outcome, outcome, share_outcome
+from dyntok.run.watch.reports import EncodeReport
+from dyntok.run.watch.survey import Survey, committed, fitting
 from dyntok.store import DatasetInfo, Manifest, StoreRoot, build_index, write_manifest
 from dyntok.store.names import MARKER_FILE
 from dyntok.store.signed import digest_file
@@ -147,9 +147,9 @@ def _encode_pending(
     context = RunContext(root, config, spec, info, plan, watched, clock, log)
     try:
         if executor == "ray":
-            from dyntok.run.executors import ray
+            from dyntok.run.executors.ray.run import run
 
-            ray.run(context, pending)
+            run(context, pending)
         else:
             from dyntok.run.executors import local
 
@@ -166,7 +166,7 @@ def _encode_pending(
 
 def _write_row_marker(root: StoreRoot, config: EncodeConfig, clock: StageClock) -> None:
     """Take it from the model where no shard needs one."""
-    from dyntok.run.model import load_model, save_row_marker
+    from dyntok.run.shard.model import load_model, save_row_marker
 
     with clock.measure("load"):
         save_row_marker(root, load_model(config.model_copy(update={"device": "cpu", "compile": False})))

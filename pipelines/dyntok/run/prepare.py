@@ -25,9 +25,9 @@ from dyntok.records import PlanEntry, VideoRow
 from dyntok.run.array import ArrayJob
 from dyntok.run.estimates import expected_bytes, expected_frames
 from dyntok.run.lock import plan_lock
-from dyntok.run.outcome import failed_rows, open_plan
-from dyntok.run.progress import RunObserver
 from dyntok.run.settings import dataset_info, differences
+from dyntok.run.tell.observer import RunObserver
+from dyntok.run.watch.outcome import failed_rows, open_plan
 from dyntok.store import DatasetInfo, StoreRoot, completed_shards
 from dyntok.store.claims import claim_bytes, claim_file
 from dyntok.store.names import DATASET_FILE, MANIFEST_FILE, PLAN_FILE

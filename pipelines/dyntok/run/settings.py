@@ -7,41 +7,14 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import torch
-
-import dyntok
 from dyntok.config import EncodeConfig
-from dyntok.run.executors import chosen, ray_address
 from dyntok.store import DatasetInfo
+from dyntok.version import __version__
 from dyntok.video import DecodeLimits, DecodeSettings, Sampling
 from dyntok.vision import ModelSpec
 
 RECORDED_PACKAGES = ("torch", "transformers", "av", "decord2", "numpy", "webdataset", "zarr")
 MOST_DECODE_WORKERS = 16
-
-
-def resolve_precision(config: EncodeConfig) -> EncodeConfig:
-    """Replace `auto` by the arithmetic it means on the chosen device, since it decides the bytes.
-
-    Raises RunError if that takes a look at a Ray cluster which cannot be reached.
-    """
-    if config.precision != "auto":
-        return config
-    return config.model_copy(update={"precision": "bfloat16" if _on_accelerator(config) else "float32"})
-
-
-def _on_accelerator(config: EncodeConfig) -> bool:
-    if config.device != "auto":
-        return config.device.startswith(("cuda", "mps"))
-    if chosen(config) == "ray":
-        if config.gpus_per_actor is not None:
-            return config.gpus_per_actor > 0
-        if (address := ray_address(config)) is not None:
-            from dyntok.run.executors.session import cluster_has_gpus
-
-            return cluster_has_gpus(address)
-        return torch.cuda.is_available()
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def dataset_info(config: EncodeConfig, spec: ModelSpec) -> DatasetInfo:
@@ -64,7 +37,7 @@ def dataset_info(config: EncodeConfig, spec: ModelSpec) -> DatasetInfo:
 
 def software_versions() -> dict[str, str]:
     """Versions of what decides the bytes."""
-    versions = {"dyntok": dyntok.__version__, "python": platform.python_version()}
+    versions = {"dyntok": __version__, "python": platform.python_version()}
     for package in RECORDED_PACKAGES:
         try:
             versions[package] = version(package)

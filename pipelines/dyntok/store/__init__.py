@@ -4,6 +4,10 @@ Knows bytes and arrays, and nothing of videos, models or the operator's arithmet
 `dyntok.errors`, the standard library and third-party packages.
 """
 
+from dyntok.store.care.conversion import ConvertReport, convert
+from dyntok.store.care.findings import FINDING_KINDS, Finding, VerifyReport
+from dyntok.store.care.repair import Mended, RepairReport, repair
+from dyntok.store.care.verification import verify
 from dyntok.store.completion import (
     CompletionRecord,
     completed_shards,
@@ -12,9 +16,8 @@ from dyntok.store.completion import (
     load_records,
     plan_digest,
 )
-from dyntok.store.conversion import ConvertReport, convert
 from dyntok.store.dataset import DatasetInfo
-from dyntok.store.findings import FINDING_KINDS, Finding, VerifyReport
+from dyntok.store.formats import open_shard_reader, open_shard_writer
 from dyntok.store.index import StoreIndex
 from dyntok.store.index_build import build_index
 from dyntok.store.manifest import Manifest, write_manifest
@@ -26,14 +29,12 @@ from dyntok.store.names import (
     shard_name,
     threshold_name,
 )
-from dyntok.store.reader import ShardReader, open_shard_reader, sample_of
-from dyntok.store.repair import Mended, RepairReport, repair
+from dyntok.store.reader import ShardReader, sample_of
 from dyntok.store.root import StoreRoot
 from dyntok.store.samples import LevelGroups, StoredLevel, StoredVideo, VideoHead
 from dyntok.store.statistics import gather_statistics, load_statistics, map_shape
 from dyntok.store.tensorfile import as_torch, parse_safetensors, save_tensors
-from dyntok.store.verification import verify
-from dyntok.store.writer import ShardContent, ShardWriter, commit_shard, open_shard_writer
+from dyntok.store.writer import ShardContent, ShardWriter, commit_shard
 
 __all__ = [
     "FINDING_KINDS",

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dyntok.errors import DamageError, StoreError, UsageError
+from dyntok.errors import DamageError, UsageError
 from dyntok.records import Level, Sample, SampledFrames, VideoRow
 from dyntok.store.completion import CompletionRecord
 from dyntok.store.dataset import DatasetInfo
@@ -53,31 +53,6 @@ class ShardReader(Protocol):
 
     def token_chunks(self, row: int, level: int = 0, chunk_rows: int = 2048) -> Iterator[Array]:
         """Tokens of a level in pieces of at most `chunk_rows`, for samples larger than memory."""
-
-
-def open_shard_reader(
-    root: StoreRoot, info: DatasetInfo, shard: int, record: CompletionRecord | None = None
-) -> ShardReader:
-    """Reader of a committed shard. Without `record`, it is loaded.
-
-    Raises:
-        StoreError: the shard is not committed.
-        DamageError: a file that the record names is missing or has another size.
-    """
-    if record is None:
-        record = CompletionRecord.load(root, shard)
-        if record is None:
-            raise StoreError(
-                f"shard {shard} of {root.url} has no valid completion record",
-                hint="run the same `dyntok encode` command again to finish the store",
-            )
-    if info.shard_format == "zarr":
-        from dyntok.store.zarr_reader import ZarrShardReader
-
-        return ZarrShardReader(root, info, shard, record)
-    from dyntok.store.tar_reader import TarShardReader
-
-    return TarShardReader(root, info, shard, record)
 
 
 def check_files(root: StoreRoot, info: DatasetInfo, record: CompletionRecord) -> None:

@@ -349,15 +349,6 @@ class StoreRoot:
     def _inner(self, path: str) -> str:
         return f"{self._prefix}/{check_path(path)}"
 
-    def zarr_store(self, path: str) -> Any:
-        """A read-only zarr store for the group at `path`."""
-        from zarr.storage import LocalStore
-
-        from dyntok.store.zarr_access import RootStore
-
-        local = self.local_path(path)
-        return LocalStore(local, read_only=True) if local is not None else RootStore(self, path)
-
 
 def _make_folder(base: Path, shown: str) -> None:
     """Make a store's folder where it is missing. Raises StoreError where there cannot be one, OSError for the rest."""

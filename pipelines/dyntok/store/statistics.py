@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from dyntok.errors import DamageError, StoreError, StoreUnavailableError
+from dyntok.errors import DamageError
 from dyntok.records import FileDigest
 from dyntok.stats import MapShape, MapStatistics
-from dyntok.store.completion import CompletionRecord
 from dyntok.store.dataset import DatasetInfo, unsign_versioned
 from dyntok.store.names import FORMAT_VERSION
-from dyntok.store.reader import ShardReader, open_shard_reader
+from dyntok.store.reader import ShardReader
 from dyntok.store.root import StoreRoot
 from dyntok.store.signed import digest_bytes, sign
 
-_MAX_BYTES = 2**28
+MAX_STATISTICS_BYTES = 2**28
 
 
 def map_shape(info: DatasetInfo) -> MapShape:
@@ -33,7 +32,7 @@ def load_statistics(root: StoreRoot, info: DatasetInfo, shard: int, file: FileDi
     Raises DamageError if it has another digest, StoreError where reading fails.
     """
     where = root.where(file.path)
-    data = root.read_bytes(file.path, _MAX_BYTES)
+    data = root.read_bytes(file.path, MAX_STATISTICS_BYTES)
     if digest_bytes(file.path, data) != file:
         raise DamageError(
             f"{where} is damaged: its sha256 is not the recorded one",
@@ -51,37 +50,9 @@ def load_statistics(root: StoreRoot, info: DatasetInfo, shard: int, file: FileDi
         ) from error
 
 
-def statistics_problem(
-    root: StoreRoot, info: DatasetInfo, record: CompletionRecord, reader: ShardReader
-) -> str | None:
-    """How a shard's statistics, if their digest is right, contradict its similarity maps; None if nowhere."""
-    file = record.statistics
-    data = root.read_if_there(file.path, _MAX_BYTES) if file is not None else None
-    if file is None or data is None or digest_bytes(file.path, data) != file:
-        return None
-    if data == statistics_bytes(gather_statistics(reader, info), record.shard):
-        return None
-    return f"{file.path} contradicts the similarity maps of the shard"
-
-
 def gather_statistics(reader: ShardReader, info: DatasetInfo) -> MapStatistics:
     """Statistics of a shard from its similarity maps; one video's map in memory at a time."""
     total = MapStatistics.empty(map_shape(info))
     for row in range(len(reader)):
         total = total + MapStatistics.of(reader.head(row).similarity, total.shape)
     return total
-
-
-def statistics_again(root: StoreRoot, shard: int) -> bytes | None:
-    """A shard's statistics file from its similarity maps; None unless its digest is the recorded one."""
-    record = CompletionRecord.load(root, shard)
-    if record is None or record.statistics is None:
-        return None
-    try:
-        info = DatasetInfo.load(root)
-        data = statistics_bytes(gather_statistics(open_shard_reader(root, info, shard, record), info), shard)
-    except StoreUnavailableError:
-        raise
-    except StoreError:
-        return None
-    return data if digest_bytes(record.statistics.path, data) == record.statistics else None

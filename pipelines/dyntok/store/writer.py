@@ -68,22 +68,6 @@ class ShardWriter(Protocol):
         """Drop everything written. Harmless after `finish` and `commit_shard`, and when called twice."""
 
 
-def open_shard_writer(
-    root: StoreRoot, info: DatasetInfo, shard: int, *, statistics: bool = True
-) -> ShardWriter:
-    """Writer for a shard in the store's format. Temporary files go to `root.scratch_dir()`.
-
-    `statistics`: also gather them; only what is to equal a shard that has none goes without.
-    """
-    if info.shard_format == "zarr":
-        from dyntok.store.zarr_writer import ZarrShardWriter
-
-        return ZarrShardWriter(root, info, shard, statistics=statistics)
-    from dyntok.store.tar_writer import TarShardWriter
-
-    return TarShardWriter(root, info, shard, statistics=statistics)
-
-
 def commit_shard(
     root: StoreRoot,
     info: DatasetInfo,

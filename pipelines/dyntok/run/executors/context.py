@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dyntok.config import EncodeConfig
 from dyntok.corpus import Plan
-from dyntok.run.messages import ShardWork
-from dyntok.run.progress import RunObserver, StageClock
-from dyntok.run.runlog import RunLog
+from dyntok.run.shard.messages import ShardWork
+from dyntok.run.tell.observer import RunObserver, StageClock
+from dyntok.run.tell.runlog import RunLog
 from dyntok.store import DatasetInfo, StoreRoot
 from dyntok.store.names import LOG_FOLDER, shard_name
 from dyntok.store.root import explain_os_error

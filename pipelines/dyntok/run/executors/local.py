@@ -12,17 +12,17 @@ from pathlib import Path
 
 from dyntok.errors import DyntokError
 from dyntok.run.executors.context import RunContext
+from dyntok.run.executors.deaths.ledger import Ledger
+from dyntok.run.executors.deaths.marks import Marks, Place, is_abandoned, read_marks
+from dyntok.run.executors.deaths.probing import ProbeChild
+from dyntok.run.executors.deaths.schedule import Schedule
 from dyntok.run.executors.drain import Drain
-from dyntok.run.executors.ledger import Ledger
-from dyntok.run.executors.marks import Marks, Place, is_abandoned, read_marks
-from dyntok.run.executors.probing import ProbeChild
-from dyntok.run.executors.schedule import Schedule
-from dyntok.run.job import shard_job
-from dyntok.run.messages import ShardWork
-from dyntok.run.model import load_model, save_row_marker
-from dyntok.run.pipeline import encode_shards
-from dyntok.run.progress import RunObserver
 from dyntok.run.settings import decode_settings, decode_workers
+from dyntok.run.shard.feeder import encode_shards
+from dyntok.run.shard.job import shard_job
+from dyntok.run.shard.messages import ShardWork
+from dyntok.run.shard.model import load_model, save_row_marker
+from dyntok.run.tell.observer import RunObserver
 from dyntok.store import StoreRoot
 from dyntok.store.names import LOG_FOLDER
 from dyntok.video import DecodePool

@@ -1,0 +1,122 @@
+"""Puts the pieces of one video together until it is a sample that a shard writer takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dyntok.errors import VideoError
+from dyntok.merging import plan_from_similarity
+from dyntok.records import Grid, Level, Sample, SampledFrames, VideoInfo
+from dyntok.run.shard.batch import MergedBatch
+from dyntok.run.shard.spool import SpoolBudget, TokenSpool
+
+# Bounds the temporaries of planning; the result does not depend on it.
+FRAMES_AT_ONCE = 512
+
+
+class VideoAssembly:
+    """Collects merged frames of one video in order. Used by one thread at a time."""
+
+    def __init__(
+        self,
+        frames: SampledFrames,
+        info: VideoInfo,
+        thresholds: tuple[float, ...],
+        scratch: Path,
+        budget: SpoolBudget,
+    ) -> None:
+        self.frames = frames
+        self.info = info
+        self._thresholds = thresholds
+        self._similarity: list[npt.NDArray[np.float32]] = []
+        self._received = 0
+        self._spools = [TokenSpool(scratch, budget) for _ in thresholds]
+        self._scales: list[list[npt.NDArray[np.float32]]] = [[] for _ in thresholds]
+
+    def add(self, start: int, batch: MergedBatch, first: int, count: int) -> None:
+        """Take frames `first .. first + count` of `batch` as the sampled frames from `start` on."""
+        if start != self._received:
+            raise ValueError(f"expected sampled frame {self._received}, got {start}")
+        self._received += count
+        self._similarity.append(batch.similarity[first : first + count].copy())
+        for level, spool, scales in zip(batch.levels, self._spools, self._scales, strict=True):
+            low, high = int(level.frame_splits[first]), int(level.frame_splits[first + count])
+            # A part of a batch would keep all of it in memory.
+            spool.append(level.tokens[low:high], keep=high - low == len(level.tokens))
+            if level.scale is not None:
+                scales.append(level.scale[low:high].copy())
+
+    def finish(self, *, key: str, video_id: str, dtype: str, token_dim: int, meta: dict[str, Any]) -> Sample:
+        """The sample; its token chunks can be read once. Raises VideoError when frames are missing."""
+        if self._received != len(self.frames):
+            raise VideoError(
+                "truncated", f"{self._received} of {len(self.frames)} sampled frames were decoded"
+            )
+        similarity = np.concatenate(self._similarity)
+        levels = tuple(self._level(i, similarity) for i in range(len(self._thresholds)))
+        return Sample(
+            key=key,
+            id=video_id,
+            grid=Grid(similarity.shape[1], similarity.shape[2]),
+            token_dim=token_dim,
+            dtype=dtype,
+            similarity=similarity,
+            frames=self.frames,
+            levels=levels,
+            meta=meta,
+        )
+
+    def _level(self, number: int, similarity: npt.NDArray[np.float32]) -> Level:
+        group_size, row_splits = groups_of(similarity, self._thresholds[number])
+        spool, scales = self._spools[number], self._scales[number]
+        if spool.rows != len(group_size):
+            raise ValueError(
+                f"{spool.rows} tokens were merged where the similarity map says {len(group_size)}"
+            )
+        return Level(
+            threshold=self._thresholds[number],
+            token_count=len(group_size),
+            tokens=_Chunks(spool),
+            group_size=group_size,
+            row_splits=row_splits,
+            token_scale=np.concatenate(scales) if scales else None,
+        )
+
+    def close(self) -> None:
+        """Free what the video holds; safe after `finish`, once its sample is written."""
+        for spool in self._spools:
+            spool.close()
+
+
+def groups_of(
+    similarity: npt.NDArray[np.float32], threshold: float
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """Group sizes `[N]` and row splits `[T*R + 1]` of a map of any length, planned a stretch at a time.
+
+    Raises VideoError when the tokens are too many for int32 row splits.
+    """
+    sizes: list[npt.NDArray[np.uint8]] = []
+    splits = [np.zeros(1, np.int32)]
+    total = 0
+    for first in range(0, len(similarity), FRAMES_AT_ONCE):
+        plan = plan_from_similarity(torch.from_numpy(similarity[first : first + FRAMES_AT_ONCE]), threshold)
+        if total + plan.token_count >= 2**31:
+            raise VideoError("too_large", f"more than {total} tokens do not fit int32 row splits")
+        sizes.append(plan.group_size.to(torch.uint8).numpy())
+        splits.append((plan.row_splits[1:] + total).to(torch.int32).numpy())
+        total += plan.token_count
+    return np.concatenate(sizes), np.concatenate(splits)
+
+
+class _Chunks:
+    def __init__(self, spool: TokenSpool) -> None:
+        self._spool = spool
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        return self._spool.chunks()

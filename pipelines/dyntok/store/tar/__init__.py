@@ -1,0 +1,1 @@
+"""WebDataset shards: `stream` writes tar members, `writer` and `reader` samples. Opened through `store.formats`."""

@@ -1,0 +1,3 @@
+"""Zarr v3 shards: `format` says which arrays, `writer` and `reader` fill and slice them, `access` reads them from
+object stores, `pipelines` chooses the codec pipeline. The only room that imports zarr; opened through `store.formats`.
+"""
