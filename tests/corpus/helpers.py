@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from dyntok.corpus import CorpusItem, Plan, freeze_plan
+from dyntok.corpus import CorpusItem, FrozenPlan, freeze_plan
 from dyntok.records import SourceRef
 
 
@@ -35,5 +35,5 @@ def plan_bytes(
     return out.getvalue()
 
 
-def plan_of(items: Iterable[CorpusItem], **options: Any) -> Plan:
-    return Plan.open(plan_bytes(items, **options))
+def plan_of(items: Iterable[CorpusItem], **options: Any) -> FrozenPlan:
+    return FrozenPlan.open(plan_bytes(items, **options))

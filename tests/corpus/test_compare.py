@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyntok.corpus import CorpusItem, Plan, PlanDifference, append_entries, list_inputs
+from dyntok.corpus import CorpusItem, FrozenPlan, PlanDifference, append_entries, list_inputs
 from dyntok.errors import InputError, StoreMismatchError
 from tests.corpus.helpers import missing_item, plan_bytes, plan_of, write_files
 
@@ -71,7 +71,7 @@ def test_the_latest_attempt_counts(tmp_path: Path) -> None:
     assert plan.compare(listing(tmp_path)).changed_count == 1
     out = io.BytesIO()
     append_entries(plan, plan.shard(0), out, estimate_bytes=lambda item: 1, shard_size_bytes=1)
-    assert Plan.open(out.getvalue()).compare(listing(tmp_path)) == PlanDifference(unchanged_count=1)
+    assert FrozenPlan.open(out.getvalue()).compare(listing(tmp_path)) == PlanDifference(unchanged_count=1)
 
 
 def test_other_content_under_the_same_id_names_both_sources(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_examples_are_capped_and_counts_are_not() -> None:
 )
 def test_new_and_missing_are_set_differences(planned: set[int], listed: list[int], count: int) -> None:
     listed = listed[:count]
-    plan = Plan.open(plan_bytes(missing_item(f"v{i}") for i in planned))
+    plan = FrozenPlan.open(plan_bytes(missing_item(f"v{i}") for i in planned))
     difference = plan.compare(missing_item(f"v{i}") for i in listed)
     assert [item.id for item in difference.new] == [f"v{i}" for i in listed if i not in planned]
     assert set(difference.missing) == {f"v{i}" for i in planned - set(listed)}

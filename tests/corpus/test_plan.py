@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dyntok.corpus import CorpusItem, Plan, append_entries, freeze_plan, list_inputs
+from dyntok.corpus import CorpusItem, FrozenPlan, append_entries, freeze_plan, list_inputs
 from dyntok.corpus import freeze as freeze_module
 from dyntok.errors import DamageError, InputError, StoreError, StoreVersionError
 from dyntok.records import PlanEntry, SourceRef
@@ -54,7 +54,7 @@ def test_real_clips(tmp_path: Path, clip_folder: Path) -> None:
     assert table["shard"].to_pylist() == [0, 1, 1, 2]
     assert table["position"].to_pylist() == [0, 0, 1, 0]
     assert table["path"].to_pylist() == [item.ref.path for item in items]
-    with Plan.open(tmp_path / "plan.parquet") as plan:
+    with FrozenPlan.open(tmp_path / "plan.parquet") as plan:
         assert (plan.videos, plan.rows, plan.shards, plan.shard_numbers) == (4, 4, 3, range(3))
         assert [entry.id for entry in plan.shard(1)] == ["bikes.mp4", "carphone_distorted.mp4"]
         assert [entry.ref for entry in plan.entries()] == [item.ref for item in items]
@@ -114,7 +114,7 @@ def test_round_trip(items: list[CorpusItem]) -> None:
     content = plan_bytes(items, shard_size_bytes=3)
     assert content == plan_bytes(iter(items), shard_size_bytes=3, fingerprint_jobs=1)
     for source in (content, io.BytesIO(content)):
-        entries = list(Plan.open(source).entries())
+        entries = list(FrozenPlan.open(source).entries())
         assert [(e.id, e.source, e.ref, e.size_bytes, e.extra) for e in entries] == [
             (i.id, i.source, i.ref, i.size_bytes, i.extra) for i in items
         ]
@@ -143,7 +143,7 @@ def test_shards_across_row_groups(tmp_path: Path) -> None:
     path = tmp_path / "plan.parquet"
     freeze_plan(items, path, estimate_bytes=lambda item: 1, shard_size_bytes=9)
     assert pq.ParquetFile(path).num_row_groups == 6
-    plan = Plan.open(path)
+    plan = FrozenPlan.open(path)
     assert [len(plan.shard(i)) for i in (2, 0, 1)] == [5, 9, 9]
     assert [plan.entry(row).id for row in (22, 0, 11)] == ["v22", "v00", "v11"]
     assert [entry.id for entry in plan.entries()] == [item.id for item in items]
@@ -230,9 +230,9 @@ def test_what_is_no_plan(tmp_path: Path) -> None:
         (plan_bytes([missing_item("a")])[:-20], DamageError),
     ):
         with pytest.raises(error):
-            Plan.open(content)
+            FrozenPlan.open(content)
     with pytest.raises(StoreError, match=r"gone\.parquet"):
-        Plan.open(tmp_path / "gone.parquet")
+        FrozenPlan.open(tmp_path / "gone.parquet")
 
 
 def test_shards_out_of_order_are_damage() -> None:
@@ -241,9 +241,9 @@ def test_shards_out_of_order_are_damage() -> None:
     )
     for rows in ([2, 3, 0, 1, 4, 5], [0, 1, 4, 5]):
         with pytest.raises(DamageError):
-            Plan.open(_parquet(table.take(rows)))
+            FrozenPlan.open(_parquet(table.take(rows)))
     with pytest.raises(DamageError):
-        Plan.open(_parquet(table.take([1, 0, 2, 3]))).shard(0)
+        FrozenPlan.open(_parquet(table.take([1, 0, 2, 3]))).shard(0)
 
 
 def _parquet(table: pa.Table) -> bytes:
@@ -252,11 +252,11 @@ def _parquet(table: pa.Table) -> bytes:
     return out.getvalue()
 
 
-def add(plan: Plan, items: list[CorpusItem | PlanEntry], **options: int) -> Plan:
+def add(plan: FrozenPlan, items: list[CorpusItem | PlanEntry], **options: int) -> FrozenPlan:
     out = io.BytesIO()
     defaults = {"estimate_bytes": lambda item: 1, "shard_size_bytes": 2}
     append_entries(plan, items, out, **{**defaults, **options})  # type: ignore[arg-type]
-    return Plan.open(out.getvalue())
+    return FrozenPlan.open(out.getvalue())
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -264,13 +264,13 @@ def test_extend(tmp_path: Path) -> None:
     path = tmp_path / "plan.parquet"
     old = [missing_item(f"v{i}") for i in range(10)]
     freeze_plan(old, path, estimate_bytes=lambda item: 1, shard_size_bytes=4)
-    before = list(Plan.open(path).entries())
+    before = list(FrozenPlan.open(path).entries())
     groups = pq.ParquetFile(path).num_row_groups
     listing = [missing_item("new1"), *reversed(old), missing_item("new0"), missing_item("new2")]
-    with Plan.open(path) as plan:
+    with FrozenPlan.open(path) as plan:
         summary = append_entries(plan, listing, path, estimate_bytes=lambda item: 1, shard_size_bytes=2)
     assert (summary.videos, summary.shards, summary.first_shard, summary.attempts) == (3, 2, 3, 1)
-    plan = Plan.open(path)
+    plan = FrozenPlan.open(path)
     after = list(plan.entries())
     assert after[:10] == before
     assert [(e.id, e.shard, e.position) for e in after[10:]] == [
@@ -343,7 +343,7 @@ def test_nothing_to_append_keeps_the_content() -> None:
     content = plan_bytes([missing_item("a"), missing_item("b")])
     out = io.BytesIO()
     summary = append_entries(
-        Plan.open(content), [missing_item("b")], out, estimate_bytes=lambda item: 1, shard_size_bytes=2
+        FrozenPlan.open(content), [missing_item("b")], out, estimate_bytes=lambda item: 1, shard_size_bytes=2
     )
     assert (summary.videos, summary.shards) == (0, 0)
     assert out.getvalue() == content

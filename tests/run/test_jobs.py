@@ -15,7 +15,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from dyntok.corpus import Plan
+from dyntok.corpus import FrozenPlan
 from dyntok.errors import StoreError, StoreLockedError, StoreMismatchError, UsageError
 from dyntok.run import ArrayJob, encode, finalize, freeze, prepare, status
 from dyntok.run.array import JobRoot, open_root
@@ -363,7 +363,7 @@ def test_a_job_cannot_change_the_plan_but_freeze_can(corpus: Path, tmp_path: Pat
     with pytest.raises(StoreMismatchError, match="1 inputs are not in the plan"):
         freeze([str(inputs)], str(out), CONFIG)
     assert freeze([str(inputs)], str(out), CONFIG, extend=True).shards == 6
-    with Plan.open(str(out / "plan.parquet")) as plan:
+    with FrozenPlan.open(str(out / "plan.parquet")) as plan:
         assert [entry.id for entry in plan.shard(5)] == ["9.mp4"]
 
 

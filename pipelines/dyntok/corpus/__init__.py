@@ -10,14 +10,14 @@ from dyntok.corpus.fingerprints import fingerprint, fingerprint_like, planned_et
 from dyntok.corpus.freeze import PlanSummary, append_entries, freeze_plan
 from dyntok.corpus.items import MAX_ID_BYTES, VIDEO_SUFFIXES, CorpusItem
 from dyntok.corpus.listing import list_inputs
-from dyntok.corpus.plan import Plan
+from dyntok.corpus.plan import FrozenPlan
 
 __all__ = [
     "MAX_ID_BYTES",
     "VIDEO_SUFFIXES",
     "ChangedInput",
     "CorpusItem",
-    "Plan",
+    "FrozenPlan",
     "PlanDifference",
     "PlanSummary",
     "append_entries",

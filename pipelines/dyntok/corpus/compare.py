@@ -18,7 +18,7 @@ from dyntok.corpus.pooled import chunks, ordered_map
 from dyntok.errors import InputError, StoreMismatchError
 
 if TYPE_CHECKING:
-    from dyntok.corpus.plan import Plan
+    from dyntok.corpus.plan import FrozenPlan
 
 EXAMPLES = 100
 _BATCH = 8192
@@ -84,13 +84,13 @@ class _Tally:
         )
 
 
-def plan_table(plan: Plan) -> DigestTable:
+def plan_table(plan: FrozenPlan) -> DigestTable:
     """The latest row of every planned id."""
     parts = [digests_of(batch["id"].to_pylist()) for batch in plan.column_batches("id")]
     return DigestTable(np.concatenate(parts))
 
 
-def compare(plan: Plan, items: Iterable[CorpusItem], *, jobs: int, full: bool) -> PlanDifference:
+def compare(plan: FrozenPlan, items: Iterable[CorpusItem], *, jobs: int, full: bool) -> PlanDifference:
     """See `Plan.compare`."""
     table = plan_table(plan)
     planned = _planned_fingerprints(plan)
@@ -117,7 +117,7 @@ def compare(plan: Plan, items: Iterable[CorpusItem], *, jobs: int, full: bool) -
     return tally.difference()
 
 
-def _planned_fingerprints(plan: Plan) -> pa.Array:
+def _planned_fingerprints(plan: FrozenPlan) -> pa.Array:
     batches = [batch["fingerprint"] for batch in plan.column_batches("fingerprint")]
     return pa.chunked_array([c for b in batches for c in b.cast(pa.large_string()).chunks]).combine_chunks()
 
@@ -132,7 +132,9 @@ def _now(known: tuple[CorpusItem, str | None, int]) -> str | None:
     return fingerprint(item) if old is None else fingerprint_like(item, old)
 
 
-def _judge(plan: Plan, tally: _Tally, item: CorpusItem, old: str | None, now: str | None, row: int) -> None:
+def _judge(
+    plan: FrozenPlan, tally: _Tally, item: CorpusItem, old: str | None, now: str | None, row: int
+) -> None:
     if old == now:
         tally.count("unchanged" if old is not None else "unreadable")
     elif old is None:
@@ -146,7 +148,7 @@ def _judge(plan: Plan, tally: _Tally, item: CorpusItem, old: str | None, now: st
 
 
 def _refuse_twice(
-    plan: Plan, batch: list[CorpusItem], rows: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]
+    plan: FrozenPlan, batch: list[CorpusItem], rows: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]
 ) -> None:
     for item, row in zip(batch, rows.tolist(), strict=True):
         if row >= 0 and seen[row]:
@@ -158,7 +160,7 @@ def _refuse_twice(
             seen[row] = True
 
 
-def _count_unlisted(plan: Plan, tally: _Tally, rows: npt.NDArray[np.int64]) -> None:
+def _count_unlisted(plan: FrozenPlan, tally: _Tally, rows: npt.NDArray[np.int64]) -> None:
     room = max(0, EXAMPLES - tally.counts["missing"])
     tally.missing.extend(plan.entry(row).id for row in np.sort(rows)[:room].tolist())
     tally.counts["missing"] += len(rows)

@@ -16,7 +16,7 @@ from dyntok.corpus.compare import plan_table
 from dyntok.corpus.digests import DigestTable, SeenIds, digests_of
 from dyntok.corpus.fingerprints import fingerprint
 from dyntok.corpus.items import CorpusItem, check_id, is_plain_id
-from dyntok.corpus.plan import SCHEMA, Plan
+from dyntok.corpus.plan import SCHEMA, FrozenPlan
 from dyntok.corpus.pooled import chunks, ordered_map
 from dyntok.corpus.replacing import replacing
 from dyntok.errors import InputError
@@ -124,7 +124,7 @@ def freeze_plan(
 
 
 def append_entries(
-    plan: Plan,
+    plan: FrozenPlan,
     items: Iterable[CorpusItem | PlanEntry],
     out: BinaryIO | str | os.PathLike[str],
     *,
@@ -151,7 +151,9 @@ def append_entries(
         return writer.finish()
 
 
-def _additions(plan: Plan, table: DigestTable, items: Iterable[CorpusItem | PlanEntry]) -> Iterator[_Row]:
+def _additions(
+    plan: FrozenPlan, table: DigestTable, items: Iterable[CorpusItem | PlanEntry]
+) -> Iterator[_Row]:
     for batch in chunks(items, ROW_GROUP):
         for item, row in zip(batch, table.find(digests_of([i.id for i in batch])).tolist(), strict=True):
             if isinstance(item, CorpusItem):
@@ -240,7 +242,7 @@ class _Writer:
         self._parquet.close()
         self._file.flush()
         self._file.seek(0)
-        with Plan.open(self._file) as written:
+        with FrozenPlan.open(self._file) as written:
             row = written.rows - self.videos + number
             entry = written.entry(row)
         holder = CorpusItem(entry.id, entry.source, entry.ref, entry.size_bytes)

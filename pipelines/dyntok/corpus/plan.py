@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
 _CACHED_GROUPS = 2
 
 
-class Plan:
+class FrozenPlan:
     """A frozen plan. Rows stay in the file (memory-mapped when local) and are decoded by row group.
 
     A shard is a contiguous range of rows; shards are numbered without gaps. An id has one row for its first
@@ -67,7 +67,7 @@ class Plan:
         self.videos = int(np.count_nonzero(columns["attempt"].to_numpy() == 1))
 
     @classmethod
-    def open(cls, source: str | os.PathLike[str] | bytes | BinaryIO) -> Plan:
+    def open(cls, source: str | os.PathLike[str] | bytes | BinaryIO) -> FrozenPlan:
         """Open a plan by path, fsspec URL, file object or content.
 
         Raises `DamageError` for what is no plan, `StoreVersionError` for a newer one, `StoreError` if it cannot
@@ -94,7 +94,7 @@ class Plan:
         self._groups.clear()
         self._parquet.close()
 
-    def __enter__(self) -> Plan:
+    def __enter__(self) -> FrozenPlan:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dyntok.corpus import Plan, fingerprint_like, planned_etag, planned_size
+from dyntok.corpus import FrozenPlan, fingerprint_like, planned_etag, planned_size
 from dyntok.errors import ConfigError, DamageError, InputError, VideoError
 from dyntok.load import Store
 from dyntok.pictures.drawing import Image
@@ -74,7 +74,7 @@ def plan_entry(store: Store, video_id: str) -> PlanEntry:
     """The row of the plan that a video was encoded from. Raises KeyError, DamageError and StoreError."""
     shard, row = store.index.row(store.index.position(video_id))
     local = store.root.local_path(PLAN_FILE)
-    with Plan.open(local if local is not None else store.root.open_read(PLAN_FILE)) as plan:
+    with FrozenPlan.open(local if local is not None else store.root.open_read(PLAN_FILE)) as plan:
         entries = plan.shard(shard) if shard in plan.shard_numbers else []
     for entry in entries:
         if (entry.id, entry.position) == (video_id, row.position):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from dyntok.config import EncodeConfig
-from dyntok.corpus import Plan
+from dyntok.corpus import FrozenPlan
 from dyntok.errors import DamageError, StoreError
 from dyntok.records import VideoRow
 from dyntok.run.array import ArrayJob, open_root
@@ -119,7 +119,7 @@ def encode(
 
 
 def _outcome(
-    plan: Plan, share: Sequence[int], summaries: Sequence[ShardSummary], job: ArrayJob | None
+    plan: FrozenPlan, share: Sequence[int], summaries: Sequence[ShardSummary], job: ArrayJob | None
 ) -> Outcome:
     return share_outcome(plan, share, summaries) if job else outcome(plan, summaries)
 
@@ -129,7 +129,7 @@ def _encode_pending(
     config: EncodeConfig,
     spec: ModelSpec,
     info: DatasetInfo,
-    plan: Plan,
+    plan: FrozenPlan,
     pending: Sequence[int],
     observer: RunObserver,
     clock: StageClock,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from dyntok.corpus import Plan
+from dyntok.corpus import FrozenPlan
 from dyntok.errors import StoreError
 from dyntok.run.array import ArrayJob
 from dyntok.run.lock import numbers, store_lock
@@ -62,7 +62,7 @@ def _pending_shards(root: StoreRoot) -> list[int]:
     return sorted(pending)
 
 
-def _refuse_missing(root: StoreRoot, plan: Plan, num_jobs: int | None, missing: Sequence[int]) -> None:
+def _refuse_missing(root: StoreRoot, plan: FrozenPlan, num_jobs: int | None, missing: Sequence[int]) -> None:
     if not missing:
         return
     message = f"{len(missing)} of {plan.shards} shards of {root.url} are not written: {numbers(missing)}"

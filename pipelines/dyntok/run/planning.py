@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from dyntok.config import EncodeConfig
-from dyntok.corpus import Plan, freeze_plan, list_inputs
+from dyntok.corpus import FrozenPlan, freeze_plan, list_inputs
 from dyntok.errors import VideoError
 from dyntok.run.estimates import expected_bytes, expected_frames, kept_ratio
 from dyntok.run.lock import store_lock
@@ -37,7 +37,7 @@ def estimate(inputs: Sequence[str], config: EncodeConfig, *, probe: int = 16) ->
     with tempfile.TemporaryDirectory(prefix="dyntok-plan-") as folder:
         file = Path(folder) / "plan.parquet"
         freeze_plan(list_inputs(inputs), file, **packing(config, info))
-        with Plan.open(file) as plan:
+        with FrozenPlan.open(file) as plan:
             return _report(plan, config, spec, info, probe)
 
 
@@ -65,7 +65,9 @@ def freeze(
             return _report(plan, asked.config, spec, info, probe)
 
 
-def _report(plan: Plan, config: EncodeConfig, spec: ModelSpec, info: DatasetInfo, probe: int) -> PlanReport:
+def _report(
+    plan: FrozenPlan, config: EncodeConfig, spec: ModelSpec, info: DatasetInfo, probe: int
+) -> PlanReport:
     probed, frames = _frames(plan, config, probe, decode_settings(config, spec))
     patches = frames * info.grid.patches
     size = (info.grid.patches, info.token_dim, info.dtype)
@@ -88,7 +90,7 @@ def _report(plan: Plan, config: EncodeConfig, spec: ModelSpec, info: DatasetInfo
     )
 
 
-def _frames(plan: Plan, config: EncodeConfig, probe: int, settings: DecodeSettings) -> tuple[int, int]:
+def _frames(plan: FrozenPlan, config: EncodeConfig, probe: int, settings: DecodeSettings) -> tuple[int, int]:
     """How many videos were probed, and the frames expected of the whole corpus."""
     if config.frames is not None:
         return 0, plan.videos * config.frames

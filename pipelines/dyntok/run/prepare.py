@@ -12,7 +12,7 @@ from typing import Any
 from dyntok.config import OPERATIONAL, EncodeConfig
 from dyntok.corpus import (
     CorpusItem,
-    Plan,
+    FrozenPlan,
     PlanDifference,
     append_entries,
     fingerprint_like,
@@ -59,7 +59,7 @@ class Asked:
             )
 
 
-def agree(root: StoreRoot, asked: Asked, observer: RunObserver) -> tuple[ModelSpec, DatasetInfo, Plan]:
+def agree(root: StoreRoot, asked: Asked, observer: RunObserver) -> tuple[ModelSpec, DatasetInfo, FrozenPlan]:
     """The model's description, what `dataset.json` says, and the frozen plan; the caller holds the store's lock.
 
     However many jobs come here at one moment, they leave with the same plan.
@@ -151,8 +151,8 @@ def _check_claim(root: StoreRoot, info: DatasetInfo) -> None:
 
 
 def _kept_or_grown(
-    root: StoreRoot, plan: Plan, asked: Asked, info: DatasetInfo, observer: RunObserver
-) -> Plan:
+    root: StoreRoot, plan: FrozenPlan, asked: Asked, info: DatasetInfo, observer: RunObserver
+) -> FrozenPlan:
     """Hold the inputs against the frozen plan, and append to it if asked."""
     config = asked.config
     failed = failed_rows(root) if asked.retry_failed else {}
@@ -181,7 +181,7 @@ def _kept_or_grown(
     return open_plan(root)
 
 
-def check_unchanged(root: StoreRoot, plan: Plan, shards: Sequence[int]) -> None:
+def check_unchanged(root: StoreRoot, plan: FrozenPlan, shards: Sequence[int]) -> None:
     """Hold the inputs of some shards against their fingerprints; those that cannot be read end as failed, later.
 
     Raises StoreMismatchError for the first input with another content.

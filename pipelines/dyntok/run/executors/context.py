@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dyntok.config import EncodeConfig
-from dyntok.corpus import Plan
+from dyntok.corpus import FrozenPlan
 from dyntok.run.shard.messages import ShardWork
 from dyntok.run.tell.observer import RunObserver, StageClock
 from dyntok.run.tell.runlog import RunLog
@@ -27,7 +27,7 @@ class RunContext:
     config: EncodeConfig
     spec: ModelSpec
     info: DatasetInfo
-    plan: Plan
+    plan: FrozenPlan
     observer: RunObserver
     clock: StageClock
     log: RunLog

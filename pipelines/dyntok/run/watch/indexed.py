@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.compute as pc
 
-from dyntok.corpus import Plan
+from dyntok.corpus import FrozenPlan
 from dyntok.errors import DamageError
 from dyntok.records import FileDigest
 from dyntok.run.watch.outcome import Outcome
@@ -28,7 +28,7 @@ class Indexed:
     nbytes: npt.NDArray[np.int64]
 
 
-def read_index(root: StoreRoot, plan: Plan, stamps: dict[int, Stamp]) -> Indexed | None:
+def read_index(root: StoreRoot, plan: FrozenPlan, stamps: dict[int, Stamp]) -> Indexed | None:
     """None unless the store is complete: then the records have to tell.
 
     The manifest must name a record of the size at hand for every shard of the plan, and the index by its digest (by its
@@ -45,7 +45,7 @@ def read_index(root: StoreRoot, plan: Plan, stamps: dict[int, Stamp]) -> Indexed
         return None
 
 
-def _is_of(root: StoreRoot, plan: Plan, stamps: dict[int, Stamp], manifest: Manifest) -> bool:
+def _is_of(root: StoreRoot, plan: FrozenPlan, stamps: dict[int, Stamp], manifest: Manifest) -> bool:
     files = {file.path: file for file in manifest.files}
     if stamps.keys() != set(plan.shard_numbers):
         return False
@@ -61,7 +61,7 @@ def _is_of(root: StoreRoot, plan: Plan, stamps: dict[int, Stamp], manifest: Mani
     return root.size(INDEX_FILE) == index.bytes
 
 
-def _sums(plan: Plan, index: StoreIndex, manifest: Manifest) -> Indexed:
+def _sums(plan: FrozenPlan, index: StoreIndex, manifest: Manifest) -> Indexed:
     first, shards = plan.shard_numbers.start, plan.shards
     done = index.numbers("row") >= 0
     shard = index.numbers("shard") - first

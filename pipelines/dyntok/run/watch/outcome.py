@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from dyntok.corpus import Plan
+from dyntok.corpus import FrozenPlan
 from dyntok.records import VideoRow
 from dyntok.run.tell.summaries import ShardSummary, latest_failures
 from dyntok.run.watch.reports import MAX_FAILURES
@@ -31,10 +31,10 @@ class Outcome:
     failures: tuple[VideoRow, ...] = ()
 
 
-def open_plan(root: StoreRoot) -> Plan:
+def open_plan(root: StoreRoot) -> FrozenPlan:
     """The frozen plan of a store, memory-mapped where it is local."""
     local = root.local_path(PLAN_FILE)
-    return Plan.open(local if local is not None else root.open_read(PLAN_FILE))
+    return FrozenPlan.open(local if local is not None else root.open_read(PLAN_FILE))
 
 
 def failed_rows(root: StoreRoot) -> dict[str, VideoRow]:
@@ -42,13 +42,13 @@ def failed_rows(root: StoreRoot) -> dict[str, VideoRow]:
     return {key: row for key, (_, row) in latest_failures(Survey(root).summaries()).items()}
 
 
-def outcome(plan: Plan, summaries: Sequence[ShardSummary]) -> Outcome:
+def outcome(plan: FrozenPlan, summaries: Sequence[ShardSummary]) -> Outcome:
     """Totals of a whole store; a retried video counts once, as its latest attempt ended."""
     failed = [row for _, row in latest_failures(summaries).values()]
     return _totals(plan.videos, summaries, failed)
 
 
-def share_outcome(plan: Plan, shards: Sequence[int], summaries: Sequence[ShardSummary]) -> Outcome:
+def share_outcome(plan: FrozenPlan, shards: Sequence[int], summaries: Sequence[ShardSummary]) -> Outcome:
     """Totals of some shards of a plan, such as a job's. A video that the plan tries again later does not count here."""
     retried = plan.retried()
     rows = plan.shard_rows()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dyntok.corpus import Plan
+from dyntok.corpus import FrozenPlan
 from dyntok.run.tell.rates import bottleneck, busy_shares
 from dyntok.run.tell.summaries import ShardSummary
 from dyntok.run.watch.indexed import read_index
@@ -52,7 +52,7 @@ class StoreWatch:
             found = self._look(plan)
             return _report(self._root.url, plan, found, runs, with_shards=shards)
 
-    def _look(self, plan: Plan) -> _Found:
+    def _look(self, plan: FrozenPlan) -> _Found:
         stamps = record_stamps(self._root)
         finalized = self._root.exists(MANIFEST_FILE)
         rows = plan.shard_rows()
@@ -79,7 +79,7 @@ class _Found:
         self.done, self.failed, self.nbytes = done, failed, nbytes
 
     @classmethod
-    def of(cls, finalized: bool, plan: Plan, summaries: Sequence[ShardSummary]) -> _Found:
+    def of(cls, finalized: bool, plan: FrozenPlan, summaries: Sequence[ShardSummary]) -> _Found:
         places = np.array([s.shard - plan.shard_numbers.start for s in summaries], np.int64)
         arrays: list[Any] = []
         for values in (
@@ -94,7 +94,7 @@ class _Found:
         return cls(finalized, outcome(plan, summaries), arrays[0].astype(bool), *arrays[1:])
 
 
-def _report(out: str, plan: Plan, found: _Found, runs: Runs, *, with_shards: bool) -> StatusReport:
+def _report(out: str, plan: FrozenPlan, found: _Found, runs: Runs, *, with_shards: bool) -> StatusReport:
     total = found.total
     seconds = runs.stage_seconds()
     etas = [run.eta_seconds for run in runs.live if run.eta_seconds is not None]
@@ -133,13 +133,13 @@ def _report(out: str, plan: Plan, found: _Found, runs: Runs, *, with_shards: boo
     )
 
 
-def _state(plan: Plan, found: _Found) -> str:
+def _state(plan: FrozenPlan, found: _Found) -> str:
     if found.total.shards_done < plan.shards:
         return "incomplete" if found.total.shards_done else "planned"
     return "complete" if found.finalized else "encoded"
 
 
-def _jobs(plan: Plan, found: _Found, runs: Runs) -> tuple[JobStatus, ...]:
+def _jobs(plan: FrozenPlan, found: _Found, runs: Runs) -> tuple[JobStatus, ...]:
     if runs.num_jobs is None:
         return ()
     rows = plan.shard_rows()
@@ -170,7 +170,7 @@ def _jobs(plan: Plan, found: _Found, runs: Runs) -> tuple[JobStatus, ...]:
     return tuple(jobs)
 
 
-def _shards(plan: Plan, found: _Found, num_jobs: int | None) -> tuple[ShardStatus, ...]:
+def _shards(plan: FrozenPlan, found: _Found, num_jobs: int | None) -> tuple[ShardStatus, ...]:
     columns = (plan.shard_rows(), found.committed, found.done, found.failed, found.nbytes)
     return tuple(
         ShardStatus(

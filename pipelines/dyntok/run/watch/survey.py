@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from dyntok.corpus import Plan
+from dyntok.corpus import FrozenPlan
 from dyntok.corpus.pooled import ordered_map
 from dyntok.errors import DamageError, StoreError
 from dyntok.run.tell.runlog import log_files
@@ -79,7 +79,7 @@ class Survey:
                 self._log_ends[file.path] = start + whole
 
 
-def committed(root: StoreRoot, plan: Plan, shards: Sequence[int]) -> list[ShardSummary]:
+def committed(root: StoreRoot, plan: FrozenPlan, shards: Sequence[int]) -> list[ShardSummary]:
     """Summaries of those of some shards that have a valid record for their rows of the plan; every field is checked.
 
     What a run may keep. Raises StoreError where reading fails.
@@ -97,7 +97,7 @@ def committed(root: StoreRoot, plan: Plan, shards: Sequence[int]) -> list[ShardS
     return found
 
 
-def fitting(summaries: Iterable[ShardSummary], plan: Plan) -> list[ShardSummary]:
+def fitting(summaries: Iterable[ShardSummary], plan: FrozenPlan) -> list[ShardSummary]:
     """Those that have as many videos as their shard of the plan: a record of another plan does not count."""
     rows = plan.shard_rows()
     first = plan.shard_numbers.start
