@@ -32,6 +32,7 @@ from dyntok.store import (
     open_shard_reader,
     parse_safetensors,
 )
+from dyntok.store.index import hash_id
 from dyntok.store.names import MARKER_FILE
 
 OPEN_SHARDS = 16
@@ -85,14 +86,13 @@ class Store:
 
     def __getitem__(self, video_id: str) -> StoredVideo:
         position = self.index.position(video_id)
-        row = int(self.index.numbers("row")[position])
-        if row < 0:
+        if self.index.numbers("row")[position] < 0:
             _, failed = self.index.row(position)
             raise StoreError(
                 f"{video_id} is not in the store: {failed.status}: {failed.error_class}: {failed.error}",
                 hint="`dyntok encode ... --retry-failed` tries failed videos again",
             )
-        return StoredVideo(self, int(self.index.numbers("shard")[position]), row)
+        return StoredVideo(self, position)
 
     def __repr__(self) -> str:
         return f"Store({self.root.url!r}, videos={len(self)}, threshold={self.info.stored_threshold:g})"
@@ -142,19 +142,27 @@ class Selection:
 
 
 class StoredVideo:
-    """One encoded video. Reads its similarity map when first needed, and tokens only in `at`."""
+    """One encoded video, at a position of the index. Reads its similarity map when first needed, and tokens only in
+    `at`."""
 
-    def __init__(self, store: Store, shard: int, row: int) -> None:
+    def __init__(self, store: Store, position: int) -> None:
         self._store = store
-        self._shard = shard
-        self._row = row
+        self._position = position
+        self._shard, self._row = (int(store.index.numbers(name)[position]) for name in ("shard", "row"))
         self._head: VideoHead | None = None
 
     @property
     def head(self) -> VideoHead:
-        """Everything but the tokens, as stored."""
+        """Everything but the tokens, as stored. Raises StoreError if the store now has another video in its place."""
         if self._head is None:
-            self._head = self._store.reader(self._shard).head(self._row)
+            reader = self._store.reader(self._shard)
+            hashes = [hash_id(held.id) for held in reader.rows[self._row : self._row + 1]]
+            if hashes != [self._store.index.numbers("id_hash")[self._position]]:
+                raise StoreError(
+                    f"shard {self._shard} of {self._store.root.url} was written anew after the store was opened",
+                    hint="open the store again",
+                )
+            self._head = reader.head(self._row)
         return self._head
 
     @property

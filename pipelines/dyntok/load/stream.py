@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 import numpy as np
 import xxhash
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
 from dyntok.errors import DamageError, UsageError
 from dyntok.load.access import Selection, Store, StoredVideo, open_store
@@ -125,7 +125,6 @@ class TokenStream(IterableDataset[T_co], Generic[T_co]):
         self._check_budget()
         self.cursor = Cursor(self._identify(), self.samples, _share(rank, world_size, block), even_ranks)
         self._order: tuple[int, EpochOrder] | None = None
-        self._private: tuple[int, Store] | None = None
         self._items.log_unavailable(self.store)
 
     @property
@@ -169,9 +168,7 @@ class TokenStream(IterableDataset[T_co], Generic[T_co]):
         """What `read` would read, without its tokens."""
         epoch, position = self.cursor.reading, self.cursor.position(step)
         item = self._epoch_order(epoch).item(position)
-        store, video = self._own_store(), int(self._items.video[item])
-        numbers = store.index.numbers
-        stored = StoredVideo(store, int(numbers("shard")[video]), int(numbers("row")[video]))
+        stored = StoredVideo(self.store, int(self._items.video[item]))
         annotation = None
         if self._annotations is not None:
             annotation = self._annotations.row(int(self._items.annotation[item]))
@@ -245,15 +242,6 @@ class TokenStream(IterableDataset[T_co], Generic[T_co]):
             self._order = epoch, EpochOrder(self._items.counts, key, self._window)
         return self._order[1]
 
-    def _own_store(self) -> Store:
-        """The store with files of this process: connections and positions must not be shared over a fork."""
-        if self._private is None or self._private[0] != os.getpid():
-            store = self.store
-            if get_worker_info() is not None:
-                store = Store(store.root.reopen(), store.info, store.index)
-            self._private = os.getpid(), store
-        return self._private[1]
-
     def _identify(self) -> str:
         hasher = xxhash.xxh3_64(self.store.index.numbers("id_hash")[self._items.video].tobytes())
         parts = (self._annotations and self._annotations.digest, self.seed, self._shuffle, self._window)
@@ -277,9 +265,6 @@ class TokenStream(IterableDataset[T_co], Generic[T_co]):
                 f"budget of {self.budget}",
                 hint='add frames="fit" to drop frames where needed, or a larger budget',
             )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_private": None}
 
 
 def _thresholds(thresholds: float | Sequence[float] | None, stored: float) -> tuple[float, ...]:

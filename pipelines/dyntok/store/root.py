@@ -75,10 +75,6 @@ class StoreRoot:
             ) from error
         return cls(text.rstrip("/"), None, remote, inner.rstrip("/"))
 
-    def reopen(self) -> StoreRoot:
-        """The same root with connections of its own, for another process."""
-        return StoreRoot.open(self._full_url)
-
     def __reduce__(self) -> tuple[Any, ...]:
         return StoreRoot.open, (self.address,)
 
