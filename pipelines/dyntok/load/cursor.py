@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dyntok.errors import UsageError
-from dyntok.load.progress import Progress, Remaining, Share, StreamState, find_states, left_by
+from dyntok.load.remaining import Remaining, SeenSteps, Share, StreamState, find_states, left_by
 
 
 class Cursor:
@@ -32,7 +32,7 @@ class Cursor:
         self.rank_share = rank_share
         self._epoch = 0
         self._remaining = Remaining(total)
-        self._progress = Progress()
+        self._seen_steps = SeenSteps()
         self._loaded: StreamState | None = None
         self._marked = False
         self._turn = 0
@@ -75,7 +75,7 @@ class Cursor:
     def begin(self) -> range:
         """Go on with a loaded state, or start the epoch anew; all steps of this reader's part of it."""
         if self._loaded is not None and self._loaded.epoch == self.epoch:
-            self._progress = _for_share(self._loaded, self.share)
+            self._seen_steps = _for_share(self._loaded, self.share)
             self._loaded = None
         else:
             self._begin(self.epoch, Remaining(self._total))
@@ -86,11 +86,11 @@ class Cursor:
         return self._remaining.position(self.share.place(step))
 
     def is_seen(self, step: int) -> bool:
-        return step in self._progress
+        return step in self._seen_steps
 
     def seen(self, step: int) -> None:
         """Count a step as seen: the next `state_dict` goes on after it."""
-        self._progress.add(step)
+        self._seen_steps.add(step)
         if get_worker_info() is not None:
             self._shared[1] += 1
 
@@ -112,12 +112,12 @@ class Cursor:
                     f"position {position} is not one of rank {self.rank_share.rank} in epoch {self._epoch}",
                     hint="mark each batch on the rank that it came to, once, and call set_epoch between epochs",
                 )
-            if step in self._progress:
+            if step in self._seen_steps:
                 raise UsageError(
                     f"position {position} was marked before in epoch {self._epoch}",
                     hint="call set_epoch between epochs; without workers, iterating marks by itself",
                 )
-            self._progress.add(step)
+            self._seen_steps.add(step)
 
     def state_dict(self) -> dict[str, Any]:
         """See `TokenStream.state_dict`."""
@@ -127,12 +127,12 @@ class Cursor:
                 "the loader's workers handed out samples, and this process does not know which were used",
                 hint="call stream.mark(batch) after each batch, or take the state of torchdata's StatefulDataLoader",
             )
-        line, share, progress = self._remaining, self.share, self._progress
+        line, share, seen = self._remaining, self.share, self._seen_steps
         if self._loaded is not None:
-            progress = _for_share(self._loaded, share)
+            seen = _for_share(self._loaded, share)
         elif self._epoch != self.epoch:
-            line, progress = Remaining(self._total), Progress()
-        return StreamState(self._dataset, self.epoch, line, share, progress, self._turn).to_json()
+            line, seen = Remaining(self._total), SeenSteps()
+        return StreamState(self._dataset, self.epoch, line, share, seen, self._turn).to_json()
 
     def load_state_dict(self, saved: Any) -> None:
         """See `TokenStream.load_state_dict`."""
@@ -147,7 +147,7 @@ class Cursor:
         state = self._own(states)
         self._choose(state.epoch)
         self._begin(state.epoch, state.remaining)
-        self._progress = Progress(state.progress.prefix, set(state.progress.extras))
+        self._seen_steps = SeenSteps(state.seen.prefix, set(state.seen.extras))
         self._loaded, self._turn = state, state.turn
         if state.share != self.rank_share:
             self._place_taken = state.share.worker
@@ -163,7 +163,7 @@ class Cursor:
             by_rank = replace(first.share, worker=0, workers=1)
             if by_rank == rank and first.share.workers == worker.num_workers:
                 return first
-        return StreamState(self._dataset, first.epoch, left_by(states), rank, Progress())
+        return StreamState(self._dataset, first.epoch, left_by(states), rank, SeenSteps())
 
     # parts --------------------------------------------------------------------------------------------------
 
@@ -171,7 +171,7 @@ class Cursor:
         self._shared[0], self._shared[1] = epoch, 0
 
     def _begin(self, epoch: int, remaining: Remaining) -> None:
-        self._epoch, self._remaining, self._progress = epoch, remaining, Progress()
+        self._epoch, self._remaining, self._seen_steps = epoch, remaining, SeenSteps()
         self._loaded, self._marked, self._turn, self._place_taken = None, False, 0, None
 
     def _length(self) -> int:
@@ -179,14 +179,13 @@ class Cursor:
         return whole // deal * deal if self._even else whole
 
 
-def _for_share(state: StreamState, share: Share) -> Progress:
-    """The progress of a state as that of `share`: its own, or a worker's part of what its rank saw."""
-    seen = state.share
-    if seen == share:
-        return state.progress
-    progress = Progress(share.steps(seen.place(state.progress.prefix)))
-    for extra in sorted(state.progress.extras):
-        step = share.step(seen.place(extra))
+def _for_share(state: StreamState, share: Share) -> SeenSteps:
+    """The steps that a state saw, as those of `share`: its own, or a worker's part of what its rank saw."""
+    if state.share == share:
+        return state.seen
+    seen = SeenSteps(share.steps(state.share.place(state.seen.prefix)))
+    for extra in sorted(state.seen.extras):
+        step = share.step(state.share.place(extra))
         if step is not None:
-            progress.add(step)
-    return progress
+            seen.add(step)
+    return seen

@@ -20,7 +20,7 @@ from dyntok.load.annotations import open_annotations
 from dyntok.load.cursor import Cursor
 from dyntok.load.items import join_items
 from dyntok.load.order import EpochOrder, draw, order_key
-from dyntok.load.progress import Share
+from dyntok.load.remaining import Share
 from dyntok.merging import MARKER_MODES, MarkerMode, VideoTokens, marker_count
 
 log = logging.getLogger("dyntok")
