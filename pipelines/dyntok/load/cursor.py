@@ -97,7 +97,7 @@ class Cursor:
     # state --------------------------------------------------------------------------------------------------
 
     def mark(self, batch: Mapping[str, Any] | Tensor | Sequence[int] | int) -> None:
-        """See `TokenStream.mark`."""
+        """See `Resumable.mark`."""
         if isinstance(batch, Mapping):
             if "position" not in batch:
                 raise UsageError("the batch has no `position`", hint="make it with dyntok's collators")
@@ -120,7 +120,7 @@ class Cursor:
             self._seen_steps.add(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """See `TokenStream.state_dict`."""
+        """See `Resumable.state_dict`."""
         in_training = get_worker_info() is None
         if in_training and int(self._shared[1]) and not self._marked:
             raise UsageError(
@@ -135,7 +135,7 @@ class Cursor:
         return StreamState(self._dataset, self.epoch, line, share, seen, self._turn).to_json()
 
     def load_state_dict(self, saved: Any) -> None:
-        """See `TokenStream.load_state_dict`."""
+        """See `Resumable.load_state_dict`."""
         states = find_states(saved)
         if not states:
             raise UsageError("there is no stream's state in what was given", hint="give stream.state_dict()")
@@ -177,6 +177,54 @@ class Cursor:
     def _length(self) -> int:
         whole, deal = len(self._remaining), self.rank_share.ranks * self.rank_share.block
         return whole // deal * deal if self._even else whole
+
+
+class Resumable:
+    """A stream that has a place in its epoch, and can go on from there: `TokenStream` and `BatchStream`."""
+
+    cursor: Cursor
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration goes through; after `load_state_dict`, that of the state."""
+        return self.cursor.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration goes through, in this process and in its workers."""
+        self.cursor.set_epoch(epoch)
+
+    def mark(self, batch: Mapping[str, Any] | Tensor | Sequence[int] | int) -> None:
+        """Say that a batch was used, so that `state_dict` in the training process goes on after it.
+
+        Needed where a plain DataLoader has workers, which read ahead of what was used.
+
+        Args:
+            batch: a batch of this stream's sequences (its `position`), or positions.
+
+        Raises:
+            UsageError: a position is not this rank's, or was marked before in this epoch.
+        """
+        self.cursor.mark(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this rank, or in a worker this worker, stands: plain values.
+
+        Raises:
+            UsageError: workers have handed out samples, and none was marked as used.
+        """
+        return self.cursor.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go on where a state stopped.
+
+        Args:
+            state: a `state_dict()`; or a list of those of all ranks, to go on with another number of ranks or
+                workers. States are found inside a StatefulDataLoader's own state too.
+
+        Raises:
+            UsageError: it holds no state of this dataset and seed, or those of some readers are missing.
+        """
+        self.cursor.load_state_dict(state)
 
 
 def _for_share(state: StreamState, share: Share) -> SeenSteps:
