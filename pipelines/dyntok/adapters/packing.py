@@ -107,7 +107,7 @@ def _undisturbed(model: Any, device: torch.device) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-        # Weights that autocast has cast in here have no gradient.
+        # Older releases of torch would use weights that autocast has cast in here, without a gradient.
         torch.clear_autocast_cache()
 
 
