@@ -12,7 +12,7 @@ import pytest
 import dyntok
 
 SOURCE = Path(dyntok.__file__).parent
-SHARED = {"durable", "errors", "records", "urls", "version"}
+SHARED = {"durable", "errors", "plan_schema", "records", "urls", "version"}
 MAY_IMPORT = {
     "objects": {"urls"},
     "merging": SHARED,
