@@ -85,6 +85,8 @@ def test_examples_are_capped_and_counts_are_not(tmp_path: Path) -> None:
     assert (difference.new_count, len(difference.new), difference.new[0]) == (300, 100, "new0000")
     assert (difference.changed_count, len(difference.changed)) == (300, 100)
     assert difference.changed[0] == "old0000.mp4"
+    mended = {f"old{i:04}.mp4" for i in range(300)}
+    assert compare_plan(plan, listing(tmp_path), mended=mended) == PlanDifference()
 
 
 @settings(max_examples=40, deadline=None)

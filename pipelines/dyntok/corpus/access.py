@@ -7,9 +7,8 @@ import io
 import os
 import stat as stat_module
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, cast
 
 import fsspec
 
@@ -26,8 +25,7 @@ READ_ERRORS = (OSError, ValueError)
 _READ_AHEAD = 2**16
 
 
-@dataclass(frozen=True, slots=True)
-class FileStat:
+class FileStat(NamedTuple):
     """Size in bytes, and an object store's etag (None elsewhere)."""
 
     size_bytes: int

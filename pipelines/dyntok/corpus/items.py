@@ -44,13 +44,10 @@ class CorpusItem:
     @classmethod
     def looked_at(cls, video_id: str, source: str, ref: SourceRef, extra: str = "{}") -> CorpusItem:
         """With size and etag as they are now; the etag of a tar says nothing of a member."""
-        stat = access.file_stat(ref.path)
-        if stat is None:
-            return cls(video_id, source, ref, None, None, extra)
-        if ref.offset is not None and ref.length is not None:
-            there = ref.offset + ref.length <= stat.size_bytes
-            return cls(video_id, source, ref, ref.length if there else None, None, extra)
-        return cls(video_id, source, ref, stat.size_bytes, stat.etag, extra)
+        size_bytes, etag = access.file_stat(ref.path) or (None, None)
+        if size_bytes is not None and ref.offset is not None and ref.length is not None:
+            size_bytes, etag = ref.length if ref.offset + ref.length <= size_bytes else None, None
+        return cls(video_id, source, ref, size_bytes, etag, extra)
 
     @property
     def location(self) -> str:
