@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
+from dyntok.meanings import MEANINGS
 from dyntok_cli.configuring import EXAMPLE_MODEL, sourced_settings
-from dyntok_cli.options import SETTINGS, SIZES, Debug, with_settings
+from dyntok_cli.options import SIZES, Debug, with_settings
 from dyntok_cli.output import Output
 from dyntok_cli.tables import table
 
@@ -100,16 +101,10 @@ def template() -> str:
     blocks = [_HEADER]
     for name, field in EncodeConfig.model_fields.items():
         value = EXAMPLE_MODEL if field.is_required() else field.get_default()
-        meaning = field.description or _flag_help(name)
         choices = _choices(field.annotation)
-        comment = f"{meaning} ({' | '.join(choices)})" if choices else meaning
+        comment = f"{MEANINGS[name]} ({' | '.join(choices)})" if choices else MEANINGS[name]
         blocks.append(f"{textwrap.indent(textwrap.fill(comment, 108), '# ')}\n{name}: {_yaml(name, value)}")
     return "\n\n".join(blocks)
-
-
-def _flag_help(name: str) -> str:
-    option = SETTINGS[name].__metadata__[0]
-    return str(option.help).split(" [default:")[0]
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -48,12 +48,12 @@ def demo(
     from dyntok.config import EncodeConfig
     from dyntok.errors import StoreMismatchError
     from dyntok.run import encode
-    from dyntok_cli.progress import Progress
+    from dyntok_cli.progress import RunProgress
 
     output = Output(json=json, quiet=quiet)
     config = EncodeConfig.create(model=DEMO_MODEL, frames=frames)
     try:
-        with Progress(output) as observer:
+        with RunProgress(output) as observer:
             report = encode(inputs or demo_clips(), out, config, observer=observer)
     except StoreMismatchError as error:
         raise StoreMismatchError(

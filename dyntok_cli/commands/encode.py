@@ -80,9 +80,9 @@ def encode(
         return
 
     from dyntok.run import encode as run_encode
-    from dyntok_cli.progress import Progress
+    from dyntok_cli.progress import RunProgress
 
-    with Progress(output) as observer:
+    with RunProgress(output) as observer:
         report = run_encode(
             inputs or [],
             out,

@@ -83,9 +83,9 @@ def plan(
         return
 
     from dyntok.run import freeze
-    from dyntok_cli.progress import Progress
+    from dyntok_cli.progress import RunProgress
 
-    with Progress(output) as observer:
+    with RunProgress(output) as observer:
         report = freeze(
             inputs or [], out, chosen, extend=extend, retry_failed=retry_failed, observer=observer
         )
