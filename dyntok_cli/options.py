@@ -12,27 +12,26 @@ import os
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar, cast
 
-import typer
+from typer import Argument, Option
 from typer.core import TyperCommand
 
 from dyntok.meanings import MEANINGS
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout in place of text.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+Json = Annotated[bool, Option("--json", help="Print one JSON document on stdout in place of text.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 # Read by main.run, which has to know it even where parsing the other flags fails.
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(
+    Argument(
         metavar="INPUT",
         show_default=False,
         help="Files, folders, globs, manifests (.jsonl, .csv, .parquet) or tars of videos.",
     ),
 ]
-Store = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of a store.", show_default=False)]
+Store = Annotated[str, Argument(metavar="STORE", help="Folder or URL of a store.", show_default=False)]
 ConfigFile = Annotated[
-    str | None,
-    typer.Option("--config", metavar="FILE.yaml", help="YAML file of settings. Flags override it."),
+    str | None, Option(metavar="FILE.yaml", help="YAML file of settings. Flags override it.")
 ]
 
 # What stands for a path in the help of a flag or an argument, perhaps with a suffix.
@@ -55,7 +54,7 @@ def _flag(name: str, kind: Any, default: str = "", metavar: str | None = None) -
         names.insert(0, flag.removesuffix("-s"))
     meaning = MEANINGS[name]
     text = f"{meaning[0].upper()}{meaning[1:]}." + (f" [default: {default}]" if default else "")
-    return Annotated[kind | None, typer.Option(*names, metavar=metavar, help=text)]
+    return Annotated[kind | None, Option(*names, metavar=metavar, help=text)]
 
 
 # Type, default where the help shows one, and what stands for the value.

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-import typer
+from typer import Argument, Option
 
 from dyntok.meanings import MEANINGS
 from dyntok_cli.configuring import EXAMPLE_MODEL, sourced_settings
@@ -26,7 +26,7 @@ def config(
     *,
     action: Annotated[
         Literal["init", "show"] | None,
-        typer.Argument(
+        Argument(
             metavar="[init|show]",
             help="init: write the template to FILE. show: print what `encode` would use, and where each value is from.",
             show_default=False,
@@ -34,7 +34,7 @@ def config(
     ] = None,
     file: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="FILE.yaml",
             help=f"The file to write ({DEFAULT_FILE}), or to read. `encode` takes it with --config.",
             show_default=False,
@@ -42,11 +42,10 @@ def config(
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="DIR", help="With show: begin with the settings of this store."),
+        Option("--out", "-o", metavar="DIR", help="With show: begin with the settings of this store."),
     ] = None,
     json: Annotated[
-        bool,
-        typer.Option("--json", help="Print the JSON schema in place of the template; or the result as JSON."),
+        bool, Option("--json", help="Print the JSON schema in place of the template; or the result as JSON.")
     ] = False,
     debug: Debug = False,
     settings: dict[str, Any],

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from dyntok_cli.commands.encode import report_encoding
 from dyntok_cli.configuring import DEMO_MODEL
@@ -29,13 +29,11 @@ Next:
 def demo(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="INPUT", help="Own clips in place of the four.", show_default=False),
+        Argument(metavar="INPUT", help="Own clips in place of the four.", show_default=False),
     ] = None,
     *,
-    out: Annotated[
-        str, typer.Option("--out", "-o", metavar="DIR", help="Folder of the store.")
-    ] = "dyntok-demo",
-    frames: Annotated[int, typer.Option("--frames", min=1, help="Frames a video.")] = DEMO_FRAMES,
+    out: Annotated[str, Option("--out", "-o", metavar="DIR", help="Folder of the store.")] = "dyntok-demo",
+    frames: Annotated[int, Option("--frames", min=1, help="Frames a video.")] = DEMO_FRAMES,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from dyntok.errors import UsageError
 from dyntok_cli.options import Debug, Json, Quiet
@@ -18,37 +18,31 @@ if TYPE_CHECKING:
 
 def stats(
     stores: Annotated[
-        list[str],
-        typer.Argument(metavar="STORE", help="Folders or URLs of stores.", show_default=False),
+        list[str], Argument(metavar="STORE", help="Folders or URLs of stores.", show_default=False)
     ],
     *,
     by: Annotated[
-        str | None,
-        typer.Option("--by", metavar="COLUMN", help="Also sums for each value of a column of the manifest."),
+        str | None, Option(metavar="COLUMN", help="Also sums for each value of a column of the manifest.")
     ] = None,
     html: Annotated[
-        str | None,
-        typer.Option("--html", metavar="FILE.html", help="Write a report: one page that needs no network."),
+        str | None, Option(metavar="FILE.html", help="Write a report: one page that needs no network.")
     ] = None,
     thumbnails: Annotated[
-        bool,
-        typer.Option("--thumbnails/--no-thumbnails", help="Show frames of the sources in the report."),
+        bool, Option("--thumbnails/--no-thumbnails", help="Show frames of the sources in the report.")
     ] = True,
     budget: Annotated[
         list[int] | None,
-        typer.Option(
-            "--budget",
+        Option(
             metavar="TOKENS",
             min=1,
             help="A context for the report to say what fits in it; may be repeated. [default: usual sizes]",
         ),
     ] = None,
     parquet: Annotated[
-        str | None,
-        typer.Option("--parquet", metavar="FILE.parquet", help="Write tables: the videos, and the curve."),
+        str | None, Option(metavar="FILE.parquet", help="Write tables: the videos, and the curve.")
     ] = None,
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="Count again from the similarity maps of every video.")
+        bool, Option("--recompute", help="Count again from the similarity maps of every video.")
     ] = False,
     json: Json = False,
     quiet: Quiet = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from dyntok_cli import errors
 from dyntok_cli.options import Debug, Json, Quiet, Store
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 def verify(
     store: Store,
     *,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, help="Shards checked at once.")] = 1,
+    jobs: Annotated[int, Option("--jobs", "-j", min=1, max=256, help="Shards checked at once.")] = 1,
     shallow: Annotated[
-        bool, typer.Option("--shallow", help="Check digests only; do not look into the shards.")
+        bool, Option("--shallow", help="Check digests only; do not look into the shards.")
     ] = False,
     repair: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--repair", help="Mend what can be mended; set aside what cannot, so that encode makes it again."
         ),
     ] = False,
