@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
 
@@ -11,9 +10,6 @@ from dyntok.errors import UsageError
 from dyntok_cli.options import Debug, Json, Quiet
 from dyntok_cli.output import Output
 from dyntok_cli.statistics import comparison_text, stats_text
-
-if TYPE_CHECKING:
-    from dyntok.report import StoreStatistics
 
 
 def stats(
@@ -58,7 +54,7 @@ def stats(
 
     output = Output(json=json, quiet=quiet)
     if html is not None:
-        from dyntok.report.page import check_plotly
+        from dyntok.report.page import check_plotly, save_report
 
         check_plotly()
     elif budget:
@@ -73,28 +69,8 @@ def stats(
     if parquet is not None:
         output.note(f"wrote {' and '.join(write_tables(found, parquet))}")
     if html is not None:
-        write_report(output, found, html, thumbnails=thumbnails, budgets=budget or ())
+        save_report(found, html, thumbnails=thumbnails, budgets=budget or ())
+        output.note(f"wrote {html}")
     documents = [statistics.to_json() for statistics in found]
-    output.report(
-        document_of(documents), "\n\n\n".join(map(stats_text, documents)) + comparison_text(documents)
-    )
-
-
-def document_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
-    """What --json prints: a store's document, or those of several."""
-    return documents[0] if len(documents) == 1 else {"stores": documents}
-
-
-def write_report(
-    output: Output,
-    found: list[StoreStatistics],
-    path: str,
-    *,
-    thumbnails: bool = True,
-    budgets: Sequence[int] = (),
-) -> None:
-    """Write the page and say so."""
-    from dyntok.report.page import save_report
-
-    save_report(found, path, thumbnails=thumbnails, budgets=budgets)
-    output.note(f"wrote {path}")
+    text = "\n\n\n".join(map(stats_text, documents)) + comparison_text(documents)
+    output.report(documents[0] if len(documents) == 1 else {"stores": documents}, text)

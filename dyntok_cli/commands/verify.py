@@ -41,29 +41,22 @@ def verify(
     A store that is still being written is checked as far as it is committed. Exit code 4 means damage.
     With --repair, exit code 4 means that damage is left.
     """
+    from dyntok.run import repair as run_repair
     from dyntok.store import verify as run_verify
     from dyntok_cli.progress import CountingBar
 
     output = Output(json=json, quiet=quiet)
+    report: RepairReport | VerifyReport
     if repair:
-        report_repair(output, store)
-        return
-    with CountingBar(output, "verifying", "B") as bar:
-        report = run_verify(store, jobs=jobs, deep=not shallow, on_progress=bar)
-    output.report(report.to_json(), verify_text(report))
-    if not report.ok:
-        output.hint("\n      ".join(f"`{command}`" for command in report.repair))
-        raise typer.Exit(errors.DAMAGE)
-
-
-def report_repair(output: Output, store: str) -> None:
-    """Mend a store, and say what was done and what is to be run next. Exits with 4 if damage is left."""
-    from dyntok.run import repair
-
-    report = repair(store)
-    output.report(report.to_json(), repair_text(report))
-    if report.commands:
-        output.hint("\n      ".join(f"`{command}`" for command in report.commands))
+        report = mended = run_repair(store)
+        text, commands = repair_text(mended), mended.commands
+    else:
+        with CountingBar(output, "verifying", "B") as bar:
+            report = found = run_verify(store, jobs=jobs, deep=not shallow, on_progress=bar)
+        text, commands = verify_text(found), found.repair if found.findings else ()
+    output.report(report.to_json(), text)
+    if commands:
+        output.hint("\n      ".join(f"`{command}`" for command in commands))
     if not report.ok:
         raise typer.Exit(errors.DAMAGE)
 
