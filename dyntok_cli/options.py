@@ -31,9 +31,10 @@ Inputs = Annotated[
 ]
 Store = Annotated[str, Argument(metavar="STORE", help="Folder or URL of a store.", show_default=False)]
 ConfigFile = Annotated[
-    str | None, Option(metavar="FILE.yaml", help="YAML file of settings. Flags override it.")
+    str | None, Option("--config", metavar="FILE.yaml", help="YAML file of settings. Flags override it.")
 ]
 
+SIZES = frozenset({"shard_size", "decode_memory", "input_cache"})
 # What stands for a path in the help of a flag or an argument, perhaps with a suffix.
 PATHS = frozenset({"INPUT", "STORE", "DIR", "TARGET", "FOLDER", "FILE", "PATH"})
 
@@ -41,9 +42,6 @@ PATHS = frozenset({"INPUT", "STORE", "DIR", "TARGET", "FOLDER", "FILE", "PATH"})
 def expanded(path: str) -> str:
     """A path with its `~` as a shell would have read it: in `--out=~/t`, quotes and YAML no shell does."""
     return os.path.expanduser(path)  # noqa: PTH111  (a URL is no Path)
-
-
-SIZES = frozenset({"shard_size", "decode_memory", "input_cache"})
 
 
 def _flag(name: str, kind: Any, default: str = "", metavar: str | None = None) -> Any:

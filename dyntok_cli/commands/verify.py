@@ -41,16 +41,17 @@ def verify(
     A store that is still being written is checked as far as it is committed. Exit code 4 means damage.
     With --repair, exit code 4 means that damage is left.
     """
-    from dyntok.run import repair as run_repair
-    from dyntok.store import verify as run_verify
-    from dyntok_cli.progress import CountingBar
-
     output = Output(json=json, quiet=quiet)
     report: RepairReport | VerifyReport
     if repair:
+        from dyntok.run import repair as run_repair
+
         report = mended = run_repair(store)
         text, commands = repair_text(mended), mended.commands
     else:
+        from dyntok.store import verify as run_verify
+        from dyntok_cli.progress import CountingBar
+
         with CountingBar(output, "verifying", "B") as bar:
             report = found = run_verify(store, jobs=jobs, deep=not shallow, on_progress=bar)
         text, commands = verify_text(found), found.repair if found.findings else ()
