@@ -14,7 +14,7 @@ import pytest
 import dyntok
 import dyntok_cli
 
-SHARED = {"durable", "errors", "records", "urls", "version"}
+SHARED = {"durable", "errors", "plan_schema", "records", "urls", "version"}
 STORE = SHARED | {"objects", "stats", "store"}
 RUN = STORE | {"config", "corpus", "merging", "video", "vision", "run"}
 # A room is a package or a part of one. It may import itself and what stands here; the innermost room counts, and

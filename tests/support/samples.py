@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dyntok.corpus.plan import SCHEMA
+from dyntok.plan_schema import SCHEMA
 from dyntok.records import Grid, Level, PlanEntry, Sample, SampledFrames, SourceRef, VideoRow
 from dyntok.store import (
     CompletionRecord,

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dyntok.corpus.plan import SCHEMA
+from dyntok.plan_schema import SCHEMA
 from dyntok.records import Grid
 from dyntok.run.tell.summaries import summarise
 from dyntok.stats import MapStatistics
