@@ -98,7 +98,7 @@ def main(control: int, settings: dict[str, Any]) -> NoReturn:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     children: set[int] = set()
-    with socket.socket(fileno=control) as pool:
+    with socket.socket(fileno=control) as pool, suppress(ConnectionError):
         pool.setblocking(True)
         while True:
             message, descriptors, _, _ = socket.recv_fds(pool, _MESSAGE.size, 2)
@@ -110,8 +110,7 @@ def main(control: int, settings: dict[str, Any]) -> NoReturn:
                 children.add(answer)
             else:
                 answer = _end(value, children)
-            with suppress(BrokenPipeError):
-                pool.sendall(_MESSAGE.pack(what, answer))
+            pool.sendall(_MESSAGE.pack(what, answer))
     for pid in children:
         _kill(pid)
     # Taking torch down in order may take a second.
