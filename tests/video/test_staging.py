@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -16,10 +17,10 @@ import fsspec
 import numpy as np
 import pytest
 
-from dyntok.errors import VideoError
+from dyntok.errors import RunError, VideoError
 from dyntok.objects import PrivateFolder, retries
 from dyntok.records import SourceRef
-from dyntok.video import DecodePool, DecodeTask, Finished, Opened
+from dyntok.video import DecodePool, DecodeTask, Failed, Finished, Opened
 from dyntok.video import staging as staging_module
 from dyntok.video.staging import Staged, Staging
 from tests.support.faulty_fs import Fault, FaultyFileSystem, denied, faulty_store, reset, throttled
@@ -138,6 +139,34 @@ def test_errors_that_stay_fail_the_video_with_their_class(
     problem = collect(staging, 1)[0].error
     staging.close()
     assert problem is not None and problem.code == code and "film" in problem.message
+
+
+@pytest.mark.parametrize("error", [MemoryError, asyncio.CancelledError, SystemExit], ids=lambda e: e.__name__)
+def test_what_no_driver_raises_ends_the_run_and_is_never_silent(
+    error: type[BaseException], carphone: Path, faulty: Faulty
+) -> None:
+    ref = put("film.mp4", carphone.read_bytes())
+    faulty.faults.append(Fault("cat_file", error=error, times=-1))  # type: ignore[arg-type]
+    with DecodePool(settings(timeout_s=2.0), workers=1) as pool:
+        pool.submit(DecodeTask(0, "film", ref))
+        for _ in range(2):
+            with pytest.raises(RunError, match=f"fetching film broke off: {error.__name__}") as caught:
+                assert pool.next_event(10) is None
+            assert isinstance(caught.value.__cause__, error)
+
+
+def test_a_video_for_which_no_thread_can_be_had_is_read_by_ranges(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with DecodePool(settings(), workers=1) as pool:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            pool.submit(DecodeTask(0, "film", SourceRef("faulty://films/a")))
+        event = pool.next_event(60)
+        assert isinstance(event, Failed) and event.error.code == "unreadable", "its process has no faulty://"
 
 
 def test_a_video_larger_than_the_cache_is_read_by_ranges(bikes: Path, faulty: Faulty) -> None:

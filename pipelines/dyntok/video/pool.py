@@ -17,6 +17,7 @@ from dyntok.video.events import DecodeEvent, DecodeTask, Failed, Finished, Frame
 from dyntok.video.jobs import NEVER, Job, Worker, how_it_ended, same_video, was_killed
 from dyntok.video.ring import FrameRing
 from dyntok.video.settings import DecodeSettings
+from dyntok.video.sources import is_remote
 from dyntok.video.staging import Staging
 from dyntok.video.worker import WATCHDOG_STATUS
 from dyntok.video.zygote import UNKNOWN_STATUS, Zygote
@@ -94,7 +95,7 @@ class DecodePool:
     def next_event(self, timeout_s: float | None = None) -> DecodeEvent | None:
         """The next event of any task; None if there was none for `timeout_s`. Events of a task are in order.
 
-        Raises RunError if nothing is in flight, or no process can be started.
+        Raises RunError if nothing is in flight, no process can be started, or a thread that fetches videos died.
         """
         self._release()
         if not self._in_flight:
@@ -214,13 +215,13 @@ class DecodePool:
 
     def _stage(self, job: Job) -> bool:
         """Have a remote video fetched. False for one that is to be read where it is."""
-        if not Staging.takes(job.task):
+        if not is_remote(job.task.ref):
             return False
         if self._staging is None:
             self._staging = Staging(self._settings.input_cache_bytes, self._fetches)
         try:
             self._staging.add(job.task)
-        except OSError:  # no room for temporary files at all
+        except (OSError, RuntimeError):  # no room for temporary files at all, or no thread to be had
             return False
         self._staged[job.task.token] = job
         return True
