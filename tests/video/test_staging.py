@@ -26,7 +26,7 @@ from dyntok.video.staging import Staged, Staging
 from tests.support.faulty_fs import Fault, FaultyFileSystem, denied, faulty_store, reset, throttled
 from tests.support.runs import environment
 from tests.video.conftest import Clip
-from tests.video.test_pool import Consumer, expected, settings
+from tests.video.test_pool import Consumer, expected, settings, worker_pids
 
 Faulty = type[FaultyFileSystem]
 
@@ -102,7 +102,7 @@ def test_a_process_that_dies_finds_its_video_again(carphone: Path, faulty: Fault
             assert event is not None
             consumer.take(event)
             if isinstance(event, Opened) and not killed:
-                os.kill(pool.worker_pids()[0], signal.SIGKILL)
+                os.kill(worker_pids(pool)[0], signal.SIGKILL)
                 killed = True
         assert sum(name.endswith("film.mp4") for what, name in faulty.calls if what == "cat_file") == 1
     np.testing.assert_array_equal(consumer.all(0), expected(carphone))

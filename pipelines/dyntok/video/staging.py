@@ -45,12 +45,12 @@ class Staging:
 
     At most `limit_bytes` lie in the folder, those that are being decoded included; what does not fit waits. A video
     that is larger than the limit, or for which the disk has no room, is given back as it is: it is then read by
-    ranges. Used by one thread.
+    ranges. Used by one thread. Raises OSError if there is no folder to be had.
     """
 
     def __init__(self, limit_bytes: int, jobs: int) -> None:
         self._limit, self._jobs = limit_bytes, jobs
-        self._folder: PrivateFolder | None = None
+        self._folder = PrivateFolder()
         self._waiting: deque[DecodeTask] = deque()
         self._ready: deque[Staged] = deque()
         self._broken: tuple[str, BaseException] | None = None
@@ -73,9 +73,7 @@ class Staging:
         return self._pending
 
     def add(self, task: DecodeTask) -> None:
-        """Fetch a video. Raises OSError or RuntimeError if there is no folder or no thread for it."""
-        if self._folder is None:
-            self._folder = PrivateFolder()
+        """Fetch a video. Raises RuntimeError if there is no thread to be had for it."""
         if len(self._threads) < min(self._jobs, self._pending + 1):
             thread = threading.Thread(target=self._run, name="dyntok-fetch", daemon=True)
             thread.start()
@@ -123,8 +121,7 @@ class Staging:
         for thread in self._threads:
             # One that waits for the network is left to itself.
             thread.join(max(0.0, until - time.monotonic()))
-        if self._folder is not None:
-            self._folder.close()
+        self._folder.close()
         os.close(self._reader)
         os.close(self._writer)
 
@@ -222,8 +219,6 @@ class Staging:
             raise VideoError("changed", f"{task.id} changed while it was read")
 
     def _path(self, token: int) -> Path:
-        if self._folder is None:
-            raise ValueError("nothing was added")
         return self._folder.path / f"{token}.video"
 
     def _check(self) -> None:

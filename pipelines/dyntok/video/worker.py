@@ -34,11 +34,8 @@ _OVERHEAD_BYTES = 4 << 20
 _STACK_BYTES = 256 << 10
 
 
-def settings_to_json(settings: DecodeSettings) -> dict[str, Any]:
-    return asdict(settings)
-
-
 def settings_from_json(data: dict[str, Any]) -> DecodeSettings:
+    """The inverse of `dataclasses.asdict`."""
     parts = {"sampling": Sampling(**data["sampling"]), "limits": DecodeLimits(**data["limits"])}
     return DecodeSettings(**{**data, **parts})
 
