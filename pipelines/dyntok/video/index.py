@@ -93,9 +93,8 @@ class FrameIndex:
         time_base = self.time_base
         if NO_TIME in ticks or np.any(np.diff(pts) <= 0):
             pts, time_base = np.arange(len(times), dtype=np.int64), 1 / self.nominal_rate
-        none = np.empty(0, np.int64)
-        frames = {"pts": pts, "packet": none, "clean": none, "entry": none}
-        return replace(self, **frames, time_base=time_base, last_duration=0, access="count")
+        none: dict[str, Any] = dict.fromkeys(("packet", "clean", "entry"), np.empty(0, np.int64))
+        return replace(self, pts=pts, time_base=time_base, last_duration=0, access="count", **none)
 
     def without_lead(self, count: int) -> FrameIndex:
         """Without the first `count` frames, which no decoder can show because what they refer to was cut off."""
