@@ -25,13 +25,12 @@ from dyntok.store import (
     commit_shard,
     completed_shards,
     failed_row,
-    iter_records,
     open_shard_reader,
     open_shard_writer,
     plan_digest,
 )
 from dyntok.store.signed import canonical_json, sign, unsign
-from tests.support.samples import make_info, make_plan, make_sample, write_shard
+from tests.support.samples import iter_records, make_info, make_plan, make_sample, read_video, write_shard
 
 FORMATS = ["webdataset", "zarr"]
 RECORD = "shards/shard-000000.json"
@@ -311,7 +310,7 @@ def test_a_writer_killed_anywhere_in_the_commit_leaves_a_sound_store(
     root, info = StoreRoot.open(str(tmp_path)), make_info(shard_format=shard_format)
     for record in iter_records(root):
         reader = open_shard_reader(root, info, record.shard, record)
-        assert reader.read(0).head.id == ("a" if record.shard == 0 else "b")
+        assert read_video(reader, 0).head.id == ("a" if record.shard == 0 else "b")
     assert CompletionRecord.load(root, 0) is not None
     write_shard(root, info, make_plan(1, ["b"]))
-    assert open_shard_reader(root, info, 1).read(0).head.id == "b"
+    assert read_video(open_shard_reader(root, info, 1), 0).head.id == "b"

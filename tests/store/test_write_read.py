@@ -27,26 +27,20 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from dyntok.errors import DamageError, StoreError, UsageError, VideoError
 from dyntok.records import Grid, Sample
-from dyntok.store import (
-    DatasetInfo,
-    StoredLevel,
-    StoreRoot,
-    VideoHead,
-    as_torch,
-    open_shard_reader,
-    open_shard_writer,
-    sample_of,
-)
-from dyntok.store.samples import StoredVideo, all_finite
+from dyntok.store import DatasetInfo, StoreRoot, VideoHead, as_torch, open_shard_reader, open_shard_writer
+from dyntok.store.reader import sample_of
+from dyntok.store.samples import StoredLevel, all_finite
 from dyntok.store.tensorfile import Array
 from dyntok.store.zarr import format as zarr_layout
 from tests.support.samples import (
+    ReadVideo,
     file_bytes,
     level_tokens,
     make_info,
     make_plan,
     make_sample,
     naive_groups,
+    read_video,
     write_shard,
 )
 
@@ -70,7 +64,7 @@ def assert_same_level(stored: StoredLevel, sample: Sample, number: int) -> None:
         assert stored.token_scale is None
 
 
-def assert_same(video: StoredVideo, sample: Sample) -> None:
+def assert_same(video: ReadVideo, sample: Sample) -> None:
     head = video.head
     assert (head.id, head.key, head.grid, head.dtype) == (sample.id, sample.key, sample.grid, sample.dtype)
     np.testing.assert_array_equal(head.similarity, sample.similarity)
@@ -107,7 +101,7 @@ def test_writing_then_reading_is_the_identity(shard_format: str, data: st.DataOb
         reader = open_shard_reader(root, info, 7, record)
         assert [row.id for row in reader.rows] == [video_id for video_id in ids if video_id not in failed]
         for row in reader.rows:
-            assert_same(reader.read(row.row), samples[row.id])
+            assert_same(read_video(reader, row.row), samples[row.id])
         for row in record.videos:
             sample = samples.get(row.id)
             expected = (
@@ -132,7 +126,7 @@ def test_some_frames_are_the_rows_of_these_frames(place: tuple[StoreRoot, str], 
     record, _ = write_shard(root, info, make_plan(0, ["a", "b"]), frames=6)
     reader = open_shard_reader(root, info, 0, record)
     for frames in ([0], [5], [0, 1, 2, 3, 4, 5], [4, 1, 1, 2], np.array([0, 2, 4])):
-        whole, part = reader.read(1), reader.read(1, frames)
+        whole, part = read_video(reader, 1), read_video(reader, 1, frames)
         np.testing.assert_array_equal(part.head.similarity, whole.head.similarity[frames])
         np.testing.assert_array_equal(part.head.frames.frame_pts, whole.head.frames.frame_pts[frames])
         for fine, some in zip(whole.levels, part.levels, strict=True):
@@ -152,7 +146,7 @@ def test_frames_that_are_not_there_are_an_error(place: tuple[StoreRoot, str], fr
     info = make_info(shard_format=shard_format)
     record, _ = write_shard(root, info, make_plan(0, ["a"]), frames=6)
     with pytest.raises(UsageError, match="'a'"):
-        open_shard_reader(root, info, 0, record).read(0, frames)
+        read_video(open_shard_reader(root, info, 0, record), 0, frames)
 
 
 def test_levels_and_rows_that_are_not_there_are_an_error(place: tuple[StoreRoot, str]) -> None:
@@ -307,14 +301,14 @@ def test_tokens_of_a_local_tar_are_views_of_the_map(tmp_path: Path, dtype: str) 
     reader = open_shard_reader(root, info, 0, record)
     view = np.frombuffer(reader._source._view, np.uint8)
     low, high = view.ctypes.data, view.ctypes.data + view.nbytes
-    video = reader.read(1)
+    video = read_video(reader, 1)
     for array in (
         video.levels[0].tokens,
         video.levels[0].group_size,
         video.levels[0].row_splits,
         video.head.similarity,
         video.head.frames.frame_pts,
-        reader.read(1, [1, 2]).levels[0].tokens,
+        read_video(reader, 1, [1, 2]).levels[0].tokens,
     ):
         assert low <= array.ctypes.data and array.ctypes.data + array.nbytes <= high
         assert array.flags.aligned and not array.flags.writeable
@@ -386,7 +380,7 @@ def test_zarr_chunks_in_other_settings_of_blosc_are_read(
     assert array.compressors == other
     reader = open_shard_reader(root, info, 0, record)
     for row in reader.rows:
-        assert_same(reader.read(row.row), samples[row.id])
+        assert_same(read_video(reader, row.row), samples[row.id])
 
 
 def test_zarr_chunks_are_compressed_as_one_block(tmp_path: Path) -> None:
@@ -414,7 +408,7 @@ def test_zarr_arrays_of_many_files(tmp_path: Path) -> None:
     assert sum("/tokens/c/" in file.path and "/t0" not in file.path for file in record.files) > 5
     reader = open_shard_reader(root, info, 0, record)
     for row in reader.rows:
-        assert_same(reader.read(row.row), samples[row.id])
+        assert_same(read_video(reader, row.row), samples[row.id])
     edges = samples["c"].levels[0].row_splits[:: info.grid.rows]
     tokens = level_tokens(samples["c"].levels[0])
     np.testing.assert_array_equal(reader.level(2, frames=[3]).tokens, tokens[edges[3] : edges[4]])

@@ -179,13 +179,6 @@ def completed_shards(root: StoreRoot) -> tuple[int, ...]:
     return tuple(sorted(shard for shard in shards if shard is not None))
 
 
-def iter_records(root: StoreRoot) -> Iterator[CompletionRecord]:
-    """Every valid completion record, by shard; a few in memory at a time."""
-    for _, record in load_records(root, completed_shards(root)):
-        if record is not None:
-            yield record
-
-
 def load_records(root: StoreRoot, shards: Iterable[int]) -> Iterator[tuple[int, CompletionRecord | None]]:
     """Each shard with its record, None where there is no valid one, in the order of `shards`.
 

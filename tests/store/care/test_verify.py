@@ -16,7 +16,6 @@ import pytest
 
 from dyntok.errors import StoreError
 from dyntok.store import (
-    FINDING_KINDS,
     CompletionRecord,
     DatasetInfo,
     StoreRoot,
@@ -25,6 +24,7 @@ from dyntok.store import (
     verify,
     write_manifest,
 )
+from dyntok.store.care.findings import FINDING_KINDS
 from dyntok.store.care.shard_checks import shard_problems
 from dyntok.store.index_build import rewrite_locations
 from dyntok.store.names import shard_data_path, shard_of_path, shard_of_record, shard_of_statistics
