@@ -10,9 +10,10 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ from dyntok.store import (
     open_shard_writer,
     plan_digest,
 )
-from dyntok.store.signed import canonical_json, sign, unsign
+from dyntok.store.signed import canonical_json, digest_file, sign, unsign
 from tests.support.samples import iter_records, make_info, make_plan, make_sample, read_video, write_shard
 
 FORMATS = ["webdataset", "zarr"]
@@ -219,6 +220,56 @@ def test_a_crash_before_the_record_is_repaired_by_the_next_commit(root: StoreRoo
     assert {path: root.read_bytes(path) for path in root.list("shards")} == {
         path: clean.read_bytes(path) for path in clean.list("shards")
     }
+
+
+class StoppedError(Exception):
+    pass
+
+
+class StoppingRoot(StoreRoot):
+    """Changes so much, and then nothing more."""
+
+    left = 0
+
+    def _change(self) -> None:
+        if self.left == 0:
+            raise StoppedError
+        self.left -= 1
+
+    def commit_file(self, *arguments: Any) -> None:
+        self._change()
+        super().commit_file(*arguments)
+
+    def commit_tree(self, *arguments: Any) -> None:
+        self._change()
+        super().commit_tree(*arguments)
+
+    def remove(self, path: str) -> None:
+        self._change()
+        super().remove(path)
+
+
+@pytest.mark.parametrize("old_statistics", [True, False])
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_no_record_ever_stands_over_other_data(
+    tmp_path: Path, shard_format: str, old_statistics: bool
+) -> None:
+    """A shard is written again, of another plan, by a process that dies before its first change, its second, ..."""
+    info = make_info(shard_format=shard_format)
+    for changes in range(10):
+        url = str(tmp_path / str(changes))
+        before = StoreRoot.open(url, create=True)
+        write_shard(before, info, make_plan(0, ["old"]), frames=9, statistics=old_statistics)
+        root = StoppingRoot.open(url)
+        root.left = changes
+        with suppress(StoppedError):
+            new, _ = write_shard(root, info, make_plan(0, ["a", "b"]), statistics=not old_statistics)
+            break
+        record = CompletionRecord.load(before, 0)
+        for file in record.files if record is not None else ():
+            assert digest_file(before, file.path) == file
+    assert changes >= 4 and CompletionRecord.load(before, 0) == new
+    assert {file.path for file in new.files} | {RECORD} == set(before.list("shards"))
 
 
 def test_rows_and_content_must_agree(root: StoreRoot) -> None:

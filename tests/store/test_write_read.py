@@ -47,6 +47,7 @@ from tests.support.samples import (
 FORMATS = ["webdataset", "zarr"]
 LAYOUTS = ["nested", "explicit"]
 DTYPES = ["bfloat16", "float16", "float32", "int8"]
+ELEMENT_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1}
 
 
 def assert_same_level(stored: StoredLevel, sample: Sample, number: int) -> None:
@@ -161,6 +162,21 @@ def test_levels_and_rows_that_are_not_there_are_an_error(place: tuple[StoreRoot,
         reader.row_marker_index(0)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_video_that_cannot_be_read_does_not_disturb_the_one_before(
+    place: tuple[StoreRoot, str], layout: str
+) -> None:
+    root, shard_format = place
+    info = make_info(shard_format=shard_format, layout=layout)
+    record, samples = write_shard(root, info, make_plan(0, ["a", "b"]))
+    other = replace(record.videos[1], frames=record.videos[1].frames + 1)
+    reader = open_shard_reader(root, info, 0, replace(record, videos=(record.videos[0], other)))
+    for _ in range(2):
+        assert_same(read_video(reader, 0), samples["a"])
+        with pytest.raises(DamageError):
+            reader.head(1)
+
+
 def test_a_sample_can_be_copied_in_pieces(place: tuple[StoreRoot, str]) -> None:
     root, shard_format = place
     info = make_info(shard_format=shard_format, layout="explicit")
@@ -223,6 +239,32 @@ def test_tarfile_and_safetensors_read_a_shard(tmp_path: Path, layout: str, dtype
                 assert torch.equal(loaded["tokens"], expected)
                 if dtype != "bfloat16":
                     check_tensors(safetensors.numpy.load(data), sample, number, layout == "explicit")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tensors_lie_in_the_order_of_the_format(tmp_path: Path, layout: str, dtype: str) -> None:
+    """As docs/format.md lists them, by safetensors' own parser; each aligned to its elements, within the tar too."""
+    info = make_info(layout=layout, dtype=dtype)
+    write_shard(StoreRoot.open(str(tmp_path)), info, make_plan(0, ["a", "b"]), seeds={"a": 3, "b": 8})
+    markers = ["row_marker_index"] * (layout == "explicit")
+    back = ["row_splits", *["token_scale"] * (dtype == "int8"), "tokens", "group_size"]
+    with tarfile.open(tmp_path / "shards/shard-000000.tar") as archive:
+        members = [member for member in archive if member.name.endswith(".safetensors")]
+        assert len(members) == (6 if layout == "explicit" else 2)
+        for member in members:
+            data = archive.extractfile(member).read()
+            (tmp_path / "member").write_bytes(data)
+            with safetensors.safe_open(tmp_path / "member", "pt") as file:
+                is_main = member.name.count(".") == 1
+                front = ["frame_pts", "frame_index", *markers, "similarity"] if is_main else markers
+                assert file.offset_keys() == front + back
+            header = int.from_bytes(data[:8], "little")
+            assert (8 + header) % 64 == 0
+            for name, spec in json.loads(data[8 : 8 + header]).items():
+                if name != "__metadata__":
+                    begin = member.offset_data + 8 + header + spec["data_offsets"][0]
+                    assert begin % ELEMENT_BYTES[spec["dtype"]] == 0
 
 
 # webdataset leaves the shard's file to the garbage collector.
@@ -426,6 +468,7 @@ def test_a_failed_video_leaves_no_trace(tmp_path: Path, shard_format: str) -> No
             sample = make_sample(info, f"v{position}", frames=3, seed=position)
             if detour:
                 bad = make_sample(info, "bad", frames=12, seed=99, kind="none_merge")
+                size = writer.size_bytes
                 with pytest.raises(BrokenSourceError):
                     writer.add(spoiled(bad, tokens=broken_chunks(bad)), position=9, source="x")
                 tokens = [np.array(chunk) for chunk in bad.levels[0].tokens]
@@ -433,6 +476,7 @@ def test_a_failed_video_leaves_no_trace(tmp_path: Path, shard_format: str) -> No
                 with pytest.raises(VideoError, match="NaN") as caught:
                     writer.add(spoiled(bad, tokens=tokens), position=9, source="x")
                 assert caught.value.code == "non_finite"
+                assert writer.size_bytes == size
             writer.add(sample, position=position, source="x")
         content = writer.finish()
         files = [(file.path, file.sha256) for file in content.files]

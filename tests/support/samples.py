@@ -153,10 +153,11 @@ def write_shard(
     *,
     failed: tuple[str, ...] = (),
     seeds: dict[str, int] | None = None,
+    statistics: bool = True,
     **sample_options: Any,
 ) -> tuple[CompletionRecord, dict[str, Sample]]:
     """Write and commit one shard; ids in `failed` get a failed row. What a video holds follows from its seed."""
-    writer = open_shard_writer(root, info, entries[0].shard)
+    writer = open_shard_writer(root, info, entries[0].shard, statistics=statistics)
     rows: list[VideoRow] = []
     samples: dict[str, Sample] = {}
     for entry in entries:

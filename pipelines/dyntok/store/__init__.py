@@ -1,7 +1,11 @@
-"""The store: its format, records, writers, readers, index, verification and conversion.
+"""The store: its format, records, index and shards; verification, repair and conversion.
 
-Knows bytes and arrays, and nothing of videos, models or the operator's arithmetic. May import `dyntok.records`,
-`dyntok.errors`, the standard library and third-party packages.
+Knows bytes and arrays, and nothing of videos, models or the operator's arithmetic. Imports `dyntok.records`, `errors`,
+`durable`, `urls`, `objects` and `stats`, and third-party packages: torch only in `as_torch`, zarr only in `zarr`.
+
+The files right here know how a shard looks inside only through `ShardReader` and `ShardWriter`; `formats` opens the one
+that a store has. The rooms `tar` and `zarr` import these files, but not `formats`, and not each other. The room `care`
+imports everything; nothing in the store imports it but this head, which exports what other packages use most.
 """
 
 from dyntok.store.care.conversion import ConvertReport, convert

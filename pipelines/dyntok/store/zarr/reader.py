@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.abc.store import Store
 
 from dyntok.errors import DamageError
 from dyntok.records import VideoRow
@@ -31,21 +33,14 @@ from dyntok.store.zarr.format import (
 from dyntok.store.zarr.pipelines import for_reading
 
 
-class _Group:
-    """The group of a shard; its columns share one zarr store."""
-
-    def __init__(self, root: StoreRoot, path: str) -> None:
-        self.root, self.path = root, path
-        self.zarr = group_store(root, path)
-
-
 class _Column:
-    """One array on disk, opened when it is first read."""
+    """One array of a group, opened when it is first read."""
 
-    def __init__(self, group: _Group, folder: str, spec: ColumnSpec) -> None:
-        self._group, self._spec = group, spec
-        self._path = f"{folder}/{spec.name}" if folder else spec.name
-        self.where = group.root.where(f"{group.path}/{self._path}")
+    def __init__(self, root: StoreRoot, group: str, store: Store, folder: str, spec: ColumnSpec) -> None:
+        self._root, self._store, self._spec = root, store, spec
+        self._inside = f"{folder}/{spec.name}" if folder else spec.name
+        self._path = f"{group}/{self._inside}"
+        self.where = root.where(self._path)
         self._array: zarr.Array[Any] | None = None
         self._rows = 0
 
@@ -68,11 +63,10 @@ class _Column:
 
     def _open(self) -> zarr.Array[Any]:
         if self._array is None:
-            path = f"{self._group.path}/{self._path}/zarr.json"
-            raw = self._group.root.read_bytes(path, MAX_META_BYTES)
+            raw = self._root.read_bytes(f"{self._path}/zarr.json", MAX_META_BYTES)
             with _explain_zarr(self.where):
                 self._rows = check_array_metadata(json.loads(raw), self._spec, self.where)
-                array = zarr.open_array(self._group.zarr, path=self._path, mode="r", zarr_format=3)
+                array = zarr.open_array(self._store, path=self._inside, mode="r", zarr_format=3)
                 self._array = for_reading(array)
         return self._array
 
@@ -90,11 +84,11 @@ class ZarrShardReader(ShardReader):
 
     def __init__(self, root: StoreRoot, info: DatasetInfo, shard: int, record: CompletionRecord) -> None:
         super().__init__(root, info, shard, record)
-        group = _Group(root, self._path)
-        self._video = {spec.name: _Column(group, "", spec) for spec in video_columns(info)}
+        column = partial(_Column, root, self._path, group_store(root, self._path))
+        self._video = {spec.name: column("", spec) for spec in video_columns(info)}
         folders = ["", *(level_suffix(threshold) for threshold in info.level_thresholds[1:])]
         self._levels = [
-            {spec.name: _Column(group, folder, spec) for spec in level_columns(info)} for folder in folders
+            {spec.name: column(folder, spec) for spec in level_columns(info)} for folder in folders
         ]
         self._splits: dict[_Column, Array] = {}
 
