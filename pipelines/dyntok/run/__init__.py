@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dyntok.run.array import ArrayJob
+    from dyntok.run.converting import convert
     from dyntok.run.encoding import encode
     from dyntok.run.finalizing import finalize
     from dyntok.run.planning import estimate, freeze
@@ -28,6 +29,7 @@ _WHERE = {
     "RunObserver": "tell.observer",
     "StatusReport": "watch.reports",
     "StoreWatch": "watch.status",
+    "convert": "converting",
     "encode": "encoding",
     "estimate": "planning",
     "failed_videos": "watch.logs",
@@ -46,6 +48,7 @@ __all__ = [
     "RunObserver",
     "StatusReport",
     "StoreWatch",
+    "convert",
     "encode",
     "estimate",
     "failed_videos",

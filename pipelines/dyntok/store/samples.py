@@ -88,14 +88,6 @@ class VideoHead:
         return len(self.frames)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredVideo:
-    """A stored video, or some of its frames: `levels[0]` is the finest, further ones only in the explicit layout."""
-
-    head: VideoHead
-    levels: tuple[StoredLevel, ...]
-
-
 def boundaries(similarity: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[np.bool_]:
     """`[T, R, C]`, True where a group begins: a row start, or similarity <= threshold (as float32)."""
     start = ~(similarity > np.float32(threshold))

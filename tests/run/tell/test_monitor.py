@@ -23,8 +23,9 @@ from dyntok.run.tell.observer import StageClock
 from dyntok.run.tell.rates import bottleneck, busy_shares
 from dyntok.run.tell.snapshot import ENDED, STOPPED, RunSnapshot
 from dyntok.run.tell.summaries import ShardSummary
-from dyntok.store import StoreRoot, iter_records
+from dyntok.store import StoreRoot
 from tests.support.runs import demo_config
+from tests.support.samples import iter_records
 
 Families = dict[str, dict[tuple[tuple[str, str], ...], float]]
 

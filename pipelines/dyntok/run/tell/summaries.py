@@ -12,7 +12,8 @@ from typing import Any
 
 from dyntok.errors import DamageError
 from dyntok.records import VideoRow
-from dyntok.store.completion import DONE, FAILED, CompletionRecord, parse_record
+from dyntok.store.completion import DONE, FAILED, CompletionRecord
+from dyntok.store.dataset import unsign_versioned
 from dyntok.store.signed import HEAD_BYTES, leading_digest, sign, unsign
 
 _FAILED_FIELDS = ("id", "key", "source", "position", "attempt", "error_class", "error")
@@ -62,7 +63,7 @@ def summarise(data: bytes, shard: int, where: str, *, strict: bool = False) -> S
 
     Raises DamageError if it is torn or damaged.
     """
-    content = parse_record(data, where)
+    content = unsign_versioned(data, where)
     if strict:
         CompletionRecord.from_content(content, shard, where)
     try:
