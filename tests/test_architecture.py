@@ -12,18 +12,18 @@ import pytest
 import dyntok
 
 SOURCE = Path(dyntok.__file__).parent
-SHARED = {"durable", "errors", "records", "urls", "version"}
+SHARED = {"boundaries", "durable", "errors", "records", "urls", "version"}
 MAY_IMPORT = {
     "objects": {"urls"},
     "merging": SHARED,
-    "stats": set(),
+    "stats": {"boundaries"},
     "vision": SHARED,
     "video": SHARED | {"objects"},
     "corpus": SHARED | {"objects"},
     "store": SHARED | {"objects", "stats"},
     "load": SHARED | {"objects", "store", "merging"},
     "adapters": SHARED | {"load", "store", "merging", "vision"},
-    "report": SHARED | {"advice", "config", "load", "run", "stats", "store", "video"},
+    "report": SHARED | {"advice", "config", "load", "pictures", "run", "stats", "store", "video"},
     "pictures": SHARED | {"corpus", "load", "merging", "store", "video"},
     "advice": SHARED | {"load", "merging", "run", "store"},
     "run": SHARED | {"objects", "config", "merging", "vision", "video", "corpus", "store"},
