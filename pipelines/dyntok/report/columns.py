@@ -78,7 +78,11 @@ class _Values:
     def __init__(self, root: StoreRoot, column: str) -> None:
         self._where = root.where(PLAN_FILE)
         self._column = column
-        self._rows = _plan_columns(root)
+        self._rows = (
+            (row["id"], row["extra"])
+            for batch in plan_columns(root, ["id", "extra"])
+            for row in batch.to_pylist()
+        )
         self._seen: set[str] = set()
 
     def of(self, ids: list[str]) -> list[str]:
@@ -110,15 +114,9 @@ class _Values:
         return f"one of {', '.join(sorted(self._seen)[:SHOWN_VALUES])}"
 
 
-def _plan_columns(root: StoreRoot) -> Iterator[tuple[str, str]]:
-    """Id and pass-through columns of each row of the plan; one batch in memory at a time."""
+def plan_columns(root: StoreRoot, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of the plan; one batch of rows in memory at a time."""
     local = root.local_path(PLAN_FILE)
     source = str(local) if local is not None else root.open_read(PLAN_FILE)
     with explain_parquet(root.where(PLAN_FILE)), pq.ParquetFile(source) as file:
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=["id", "extra"]):
-            yield from zip(*(_texts(batch, name) for name in ("id", "extra")), strict=True)
-
-
-def _texts(batch: pa.RecordBatch, name: str) -> list[str]:
-    texts: list[str] = batch.column(name).to_pylist()
-    return texts
+        yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=names)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dyntok.advice import BudgetAdvice, advise_each
 from dyntok.load import open_store
 from dyntok.report.gather import StoreStatistics
-from dyntok.report.markup import Markup, joined, tag
+from dyntok.report.markup import Markup, joined, table, tag
 
 
 def contexts(found: StoreStatistics, budgets: Sequence[int]) -> Markup:
@@ -35,20 +35,14 @@ def _tells(advice: BudgetAdvice) -> int:
 
 def _context(advice: BudgetAdvice, opened: bool) -> Markup:
     names = list(advice.most_frames)
-    head = tag("tr", tag("th", "frames"), *(tag("th", f"at {name}", class_="number") for name in names))
     rows = [
-        tag("tr", tag("td", f"{row.frames:,}"), *(_cell(row.fits[name], advice.share) for name in names))
-        for row in advice.rows
+        [f"{row.frames:,}", *(_cell(row.fits[name], advice.share) for name in names)] for row in advice.rows
     ]
-    most = (tag("td", tag("strong", _most(advice, name)), class_="number") for name in names)
-    rows.append(tag("tr", tag("td", f"most for {100 * advice.share:g} %"), *most))
-    body = tag("table", tag("thead", head), tag("tbody", *rows))
-    return tag(
-        "details",
-        tag("summary", tag("strong", f"{advice.budget:,} visual tokens")),
-        tag("div", body, class_="scroll", tabindex="0"),
-        open=opened,
-    )
+    most = (tag("strong", _most(advice, name)) for name in names)
+    rows.append([f"most for {100 * advice.share:g} %", *most])
+    shown = table(["frames", *(f"at {name}" for name in names)], rows, numbers=1)
+    summary = tag("summary", tag("strong", f"{advice.budget:,} visual tokens"))
+    return tag("details", summary, shown, open=opened)
 
 
 def _cell(share: float | None, enough: float) -> Markup:
