@@ -34,7 +34,8 @@ def draw_groups(image: Image, similarity: Map, threshold: float, layout: GridLay
     `similarity: [R, C]`. So what keeps its colours is one patch for each token: its group's first.
     """
     begins = boundaries(similarity, threshold)
-    shaded = np.where(layout.spread(~begins, False)[..., None], _towards_grey(image), image)
+    grey = np.rint((1 - GREY_SHARE) * image.astype(np.float64) + GREY_SHARE * GREY).astype(np.uint8)
+    shaded = np.where(layout.spread(~begins, False)[..., None], grey, image)
     lines = border_pixels(begins, layout)
     beside = np.zeros_like(lines)
     beside[1:] |= lines[:-1]
@@ -82,11 +83,6 @@ def heat_colours(values: Map) -> npt.NDArray[np.float64]:
     at = np.nan_to_num(np.clip(values, 0.0, 1.0)) * (len(_STOPS) - 1)
     places = np.arange(len(_STOPS))
     return np.stack([np.interp(at, places, _STOPS[:, channel]) for channel in range(3)], axis=-1)
-
-
-def _towards_grey(image: Image) -> Image:
-    mixed = (1 - GREY_SHARE) * image.astype(np.float64) + GREY_SHARE * GREY
-    return np.rint(mixed).astype(np.uint8)
 
 
 def _stroke(edge: int, thick: int, size: int) -> slice:

@@ -78,17 +78,13 @@ class _Values:
     def __init__(self, root: StoreRoot, column: str) -> None:
         self._where = root.where(PLAN_FILE)
         self._column = column
-        self._rows = (
-            (row["id"], row["extra"])
-            for batch in plan_columns(root, ["id", "extra"])
-            for row in batch.to_pylist()
-        )
+        self._rows = (row for batch in plan_columns(root, ["id", "extra"]) for row in batch.to_pylist())
         self._seen: set[str] = set()
 
     def of(self, ids: list[str]) -> list[str]:
         found = []
         for video_id in ids:
-            extra = next((extra for planned, extra in self._rows if planned == video_id), None)
+            extra = next((row["extra"] for row in self._rows if row["id"] == video_id), None)
             if extra is None:
                 raise DamageError(f"{self._where} has no row of {video_id!r}", hint="run `dyntok verify`")
             found.append(self._value(extra))
@@ -107,11 +103,9 @@ class _Values:
         return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
     def hint(self) -> str:
-        if not self._seen:
-            return (
-                "columns come from a manifest: give one to `dyntok encode`, with columns besides path and id"
-            )
-        return f"one of {', '.join(sorted(self._seen)[:SHOWN_VALUES])}"
+        if self._seen:
+            return f"one of {', '.join(sorted(self._seen)[:SHOWN_VALUES])}"
+        return "columns come from a manifest: give one to `dyntok encode`, with columns besides path and id"
 
 
 def plan_columns(root: StoreRoot, names: list[str]) -> Iterator[pa.RecordBatch]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from dyntok.errors import ConfigError, RunError
 from dyntok.pictures.files import still
+from dyntok.pictures.sources import same_frames, sampling_of
 from dyntok.records import SourceRef
 from dyntok.report.columns import plan_columns
 from dyntok.report.gather import StoreStatistics
@@ -28,7 +29,6 @@ from dyntok.video import (
     Finished,
     Frames,
     Opened,
-    Sampling,
 )
 
 SIDE = 252
@@ -51,8 +51,7 @@ def add_thumbnails(statistics: StoreStatistics, overlays: Sequence[Overlay]) -> 
         overlay = overlays[event.task.token]
         positions = {shot.position for shot in overlay.shots}
         if isinstance(event, Opened):
-            same = np.array_equal(event.frames.frame_index, overlay.head.frames.frame_index)
-            if not (same and np.array_equal(event.frames.frame_pts, overlay.head.frames.frame_pts)):
+            if not same_frames(event.frames, overlay.head.frames):
                 images.pop(event.task.token)
         elif isinstance(event, Frames) and event.task.token in images:
             for position in positions.intersection(range(event.start, event.start + len(event.images))):
@@ -63,13 +62,13 @@ def add_thumbnails(statistics: StoreStatistics, overlays: Sequence[Overlay]) -> 
 def _decoded(config: dict[str, Any], tasks: Sequence[DecodeTask]) -> Iterator[DecodeEvent]:
     """Events of all tasks, until they have ended or the time is over."""
     try:
-        sampling = Sampling(config.get("frames"), config.get("fps"), config.get("max_frames"))
+        sampling = sampling_of(config)
     except (ConfigError, TypeError):
         return
-    limits = DecodeLimits(timeout_s=EACH_S, max_sampled_frames=_MOST_FRAMES)
     if not tasks:
         return
     until = time.monotonic() + ALL_S
+    limits = DecodeLimits(timeout_s=EACH_S, max_sampled_frames=_MOST_FRAMES)
     settings = DecodeSettings(sampling, limits, SIDE, SIDE)
     try:
         with DecodePool(settings, workers=1, max_attempts=1, queue_ahead=len(tasks)) as pool:

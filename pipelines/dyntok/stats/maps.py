@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -106,7 +106,7 @@ class MapStatistics:
                 bins = (tokens - shape.rows) // shape.frame_bin
                 total.frame_tokens[level] += np.bincount(bins, minlength=shape.frame_bins)
                 np.add.at(total.part_tokens[level], parts[some], tokens)
-        return cls(shape, 1, frames, **{name: getattr(total, name) for name in _MEMBERS})
+        return replace(total, videos=1, frames=frames)
 
     def __add__(self, other: MapStatistics) -> MapStatistics:
         """Of both. Raises ValueError where grid or thresholds differ."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -152,10 +153,10 @@ def _counted(column: pa.Array) -> dict[str, int]:
 
 def _joined(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     """Sums by name; at most `MOST_NAMES` of them, the rest under the empty name."""
-    names = sorted({*one, *other} - {""})
-    sums = {name: one.get(name, 0) + other.get(name, 0) for name in names[:MOST_NAMES]}
-    rest = sum(one.get(name, 0) + other.get(name, 0) for name in (*names[MOST_NAMES:], ""))
-    return sums | ({"": rest} if rest else {})
+    sums = Counter(one) + Counter(other)
+    named = {name: sums[name] for name in sorted(sums.keys() - {""})[:MOST_NAMES]}
+    rest = sums.total() - sum(named.values())
+    return named | ({"": rest} if rest else {})
 
 
 def _by_frames(

@@ -26,7 +26,6 @@ _EXPONENTS: dict[str, Any] = {
     "float32": np.uint32(0x7F800000),
 }
 _BLOCK_ITEMS = 2**16
-RESERVED_META = ("id", "key", "grid", "token_dim", "dtype", "thresholds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +86,10 @@ class VideoHead:
     def frame_size(self) -> tuple[int, int] | None:
         """Height and width of the source's frames in pixels; None where the store does not say."""
         video = self.meta.get("video")
-        size = (video.get("height"), video.get("width")) if isinstance(video, dict) else ()
-        height, width = (n if isinstance(n, int) else 0 for n in size or (0, 0))
-        return (height, width) if height > 0 and width > 0 else None
+        height, width = (video.get("height"), video.get("width")) if isinstance(video, dict) else (0, 0)
+        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+            return height, width
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def meta_json(sample: Sample) -> bytes:
         "dtype": sample.dtype,
         "thresholds": [level.threshold for level in sample.levels],
     }
-    clash = [name for name in RESERVED_META if name in sample.meta and sample.meta[name] != own[name]]
+    clash = [name for name in own if name in sample.meta and sample.meta[name] != own[name]]
     if clash:
         raise StoreError(f"the metadata of {sample.id!r} contradict the sample: {', '.join(clash)}")
     try:
@@ -138,9 +138,7 @@ def parse_meta(data: bytes, where: str) -> dict[str, Any]:
     """JSON member as a dict with the fields `meta_json` adds. Raises DamageError."""
     try:
         meta = json.loads(data)
-        if not (
-            isinstance(meta["id"], str) and isinstance(meta["key"], str) and isinstance(meta["dtype"], str)
-        ):
+        if not all(isinstance(meta[name], str) for name in ("id", "key", "dtype")):
             raise ValueError("id, key and dtype are text")
         Grid(meta["grid"]["rows"], meta["grid"]["cols"])
         [threshold_name(threshold) for threshold in meta["thresholds"]]

@@ -14,6 +14,7 @@ from dyntok.errors import VideoError
 from dyntok.records import Grid, Level, Sample, SampledFrames, VideoInfo
 from dyntok.run.shard.batch import MergedBatch
 from dyntok.run.shard.spool import SpoolBudget, TokenSpool
+from dyntok.store.samples import MAX_TOKENS
 
 
 class VideoAssembly:
@@ -70,7 +71,7 @@ class VideoAssembly:
 
     def _level(self, number: int, similarity: npt.NDArray[np.float32]) -> Level:
         spool, scales = self._spools[number], self._scales[number]
-        if spool.rows >= 2**31:
+        if spool.rows > MAX_TOKENS:
             raise VideoError("too_large", f"{spool.rows} tokens do not fit int32 row splits")
         group_size, row_splits = groups_of(similarity, self._thresholds[number])
         if spool.rows != len(group_size):
