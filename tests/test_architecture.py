@@ -14,7 +14,7 @@ import pytest
 import dyntok
 import dyntok_cli
 
-SHARED = {"durable", "errors", "plan_schema", "records", "urls", "version"}
+SHARED = {"boundaries", "durable", "errors", "plan_schema", "records", "urls", "version"}
 STORE = SHARED | {"objects", "stats", "store"}
 RUN = STORE | {"config", "corpus", "merging", "video", "vision", "run"}
 # A room is a package or a part of one. It may import itself and what stands here; the innermost room counts, and
@@ -22,7 +22,7 @@ RUN = STORE | {"config", "corpus", "merging", "video", "vision", "run"}
 MAY_IMPORT = {
     "objects": {"urls"},
     "merging": SHARED,
-    "stats": set(),
+    "stats": {"boundaries"},
     "vision": SHARED,
     "video": SHARED | {"objects"},
     "corpus": SHARED | {"objects"},
@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "store.care": STORE | {"store.tar", "store.zarr"},
     "load": SHARED | {"objects", "store", "merging"},
     "adapters": SHARED | {"load", "store", "merging", "vision"},
-    "report": SHARED | {"advice", "config", "load", "run", "run.tell", "stats", "store", "video"},
+    "report": SHARED
+    | {"advice", "config", "load", "pictures", "run.tell", "run.watch", "stats", "store", "video"},
     "pictures": SHARED | {"corpus", "load", "merging", "store", "video"},
     "advice": SHARED | {"load", "merging", "run", "store"},
     "run": RUN | {"run.tell", "run.watch", "run.shard", "run.executors", "run.executors.ray"},

@@ -111,11 +111,11 @@ def test_a_plan_applies_to_provenance_and_extra_dimensions() -> None:
 
 
 def test_row_markers_stand_after_each_row() -> None:
-    plan = plan_merge(torch.randn(2, 3, 5, 4), 0.2)
+    video = merge(torch.randn(2, 3, 5, 8), torch.randn(2, 3, 5, 4), 0.2)
     sequence: list[str] = []
     for row in range(6):
-        sequence += ["token"] * int(plan.row_splits[row + 1] - plan.row_splits[row]) + ["marker"]
-    assert [i for i, what in enumerate(sequence) if what == "marker"] == plan.row_marker_index.tolist()
+        sequence += ["token"] * int(video.row_splits[row + 1] - video.row_splits[row]) + ["marker"]
+    assert [i for i, what in enumerate(sequence) if what == "marker"] == video.row_marker_index.tolist()
 
 
 def test_a_frame_does_not_depend_on_its_neighbours() -> None:

@@ -9,13 +9,14 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from dyntok.boundaries import groups_of
 from dyntok.errors import DamageError, UsageError
 from dyntok.records import Level, Sample, SampledFrames, VideoRow
 from dyntok.store.completion import CompletionRecord
 from dyntok.store.dataset import DatasetInfo
 from dyntok.store.names import shard_data_path
 from dyntok.store.root import StoreRoot
-from dyntok.store.samples import LevelGroups, StoredLevel, VideoHead, groups_of
+from dyntok.store.samples import LevelGroups, StoredLevel, VideoHead
 from dyntok.store.tensorfile import Array
 
 FrameChoice = Sequence[int] | npt.NDArray[np.integer]
