@@ -11,14 +11,14 @@ from dyntok.config import EncodeConfig
 from dyntok.corpus import FrozenPlan
 from dyntok.errors import DamageError, StoreError
 from dyntok.records import VideoRow
-from dyntok.run.array import ArrayJob, open_root
+from dyntok.run.array import ArrayJob
 from dyntok.run.executors import chosen
 from dyntok.run.executors.context import RunContext
 from dyntok.run.lock import store_lock
 from dyntok.run.precision import resolve_precision
 from dyntok.run.prepare import Asked, agree, check_unchanged
 from dyntok.run.tell.monitor import RunMonitor, check_metrics_file
-from dyntok.run.tell.observer import ForwardingObserver, RunObserver, StageClock
+from dyntok.run.tell.observer import Observers, RunObserver, StageClock
 from dyntok.run.tell.runlog import RunLog, named_run, new_run_name
 from dyntok.run.tell.summaries import ShardSummary
 from dyntok.run.watch.outcome import Outcome, outcome, share_outcome
@@ -68,27 +68,27 @@ def encode(
     metrics = check_metrics_file(metrics_file) if metrics_file else None
     started = time.perf_counter()
     clock = StageClock()
-    root = open_root(out, job)
+    root = StoreRoot.open(out, create=True, scratch=job.name if job else "")
     name = new_run_name(job)
-    told = observer or RunObserver()
     with (
         store_lock(root, job),
         named_run(name),
-        RunMonitor(root, told, clock, name=name, job=job, metrics_file=metrics) as monitor,
+        RunMonitor(root, clock, name=name, job=job, metrics_file=metrics) as monitor,
     ):
+        told = Observers(monitor, observer or RunObserver())
         root.clear_scratch()
         with clock.measure("plan"):
-            spec, info, plan = agree(root, asked, monitor)
+            spec, info, plan = agree(root, asked, told)
             share = job.shards(plan.shard_numbers) if job else list(plan.shard_numbers)
             kept = committed(root, plan, share)
             pending = sorted(set(share) - {summary.shard for summary in kept})
             if job and sources:
                 check_unchanged(root, plan, pending)
         before = _outcome(plan, share, kept, job)
-        monitor.planned(before.videos, before.done + before.failed, len(share), len(kept))
+        told.planned(before.videos, before.done + before.failed, len(share), len(kept))
         if pending:
             monitor.remember(kept)
-            _encode_pending(root, asked.config, spec, info, plan, pending, monitor, clock)
+            _encode_pending(root, asked.config, spec, info, plan, pending, told, clock)
         elif spec.has_row_marker and not _marker_is_sound(root):
             _write_row_marker(root, asked.config, clock)
         if job is None:
@@ -143,7 +143,7 @@ def _encode_pending(
         pending=len(pending),
         executor=executor,
     )
-    watched = _LoggingObserver(observer, log, clock)
+    watched = Observers(_Logging(log, clock), observer)
     context = RunContext(root, config, spec, info, plan, watched, clock, log)
     try:
         if executor == "ray":
@@ -184,22 +184,18 @@ def _marker_is_sound(root: StoreRoot) -> bool:
     return not written or digest_file(root, MARKER_FILE) in written
 
 
-class _LoggingObserver(ForwardingObserver):
-    """Passes on to the caller's observer and keeps the log."""
+class _Logging(RunObserver):
+    """Keeps the log."""
 
-    def __init__(self, inner: RunObserver, log: RunLog, clock: StageClock) -> None:
-        super().__init__(inner)
+    def __init__(self, log: RunLog, clock: StageClock) -> None:
         self._log, self._clock = log, clock
 
     def note(self, text: str) -> None:
         self._log.write("note", text=text)
-        super().note(text)
 
     def video(self, row: VideoRow) -> None:
         if row.status == "failed":
             self._log.write("failed", id=row.id, error_class=row.error_class, error=row.error)
-        super().video(row)
 
     def shard(self, shard: int, bytes_written: int) -> None:
         self._log.write("shard", shard=shard, bytes=bytes_written, stage_seconds=self._clock.seconds())
-        super().shard(shard, bytes_written)

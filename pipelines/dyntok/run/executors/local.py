@@ -6,11 +6,10 @@ import os
 import platform
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dyntok.errors import DyntokError
 from dyntok.run.executors.context import RunContext
 from dyntok.run.executors.deaths.ledger import Ledger
 from dyntok.run.executors.deaths.marks import Marks, Place, is_abandoned, read_marks
@@ -22,7 +21,7 @@ from dyntok.run.shard.feeder import encode_shards
 from dyntok.run.shard.job import shard_job
 from dyntok.run.shard.messages import ShardWork
 from dyntok.run.shard.model import load_model, save_row_marker
-from dyntok.run.tell.observer import RunObserver
+from dyntok.run.tell.observer import Observers, RunObserver
 from dyntok.store import StoreRoot
 from dyntok.store.names import LOG_FOLDER
 from dyntok.video import DecodePool
@@ -94,7 +93,9 @@ def marks_left(root: StoreRoot, pending: Sequence[int]) -> MarksLeft:
     wanted = set(pending)
     suspects: dict[Place, None] = {}
     files = []
-    for path in sorted(folder.iterdir()) if folder is not None and folder.is_dir() else ():
+    # Nothing is known of marks that another user keeps to himself.
+    readable = folder is not None and os.access(folder, os.R_OK | os.X_OK)
+    for path in sorted(folder.iterdir()) if folder is not None and readable else ():
         if is_abandoned(path):
             traces = read_marks(path)
             suspects.update(dict.fromkeys(place for place in traces.suspects if place[0] in wanted))
@@ -117,18 +118,10 @@ def _look_into_deaths(context: RunContext, schedule: Schedule) -> None:
 
 @contextmanager
 def _marked(context: RunContext) -> Iterator[RunObserver]:
-    """Keep marks of what is in work, and leave them behind only if something killed this process or might have."""
+    """Keep marks of what is in work; they are left behind if this process dies, and only then."""
     folder = context.root.local_path(MARK_FOLDER)
     if folder is None:
         yield context.observer
         return
-    marks = Marks(Path(folder, f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"), context.observer)
-    keep = True
-    try:
-        yield marks
-        keep = False
-    except (DyntokError, KeyboardInterrupt):
-        keep = False
-        raise
-    finally:
-        marks.close(keep=keep)
+    with closing(Marks(folder / f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")) as marks:
+        yield Observers(marks, context.observer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,10 @@ from dyntok.run.shard.messages import (
     CollectItem,
     Control,
     DoneVideo,
+    DroppedVideo,
     EncodedBatch,
-    FailedVideo,
     FrameBatch,
-    Outcome,
+    ReadyVideo,
     ShardBegun,
     ShardComplete,
     VideoEnded,
@@ -84,9 +83,9 @@ class CollectLoop:
         for video in self._videos.values():
             video.assembly.close()
         for shard in self._shards.values():
-            for outcome in shard.ready.values():
-                if isinstance(outcome, DoneVideo):
-                    outcome.assembly.close()
+            for ready in shard.ready.values():
+                if isinstance(ready, DoneVideo):
+                    ready.assembly.close()
 
     def _merge(self, item: EncodedBatch) -> None:
         batch, encoded = item.batch, item.encoded
@@ -139,15 +138,14 @@ class CollectLoop:
         if video is not None:
             video.assembly.close()
         row = failed_row(entry, sample_key(entry.id), error.code, error.message)
-        self._advance(entry.shard, FailedVideo(entry, row))
+        self._advance(entry.shard, DroppedVideo(entry, row))
 
-    def _advance(self, number: int, outcome: Outcome | None) -> None:
-        if outcome is not None:
-            self._job.observer.encoded(outcome.entry)
+    def _advance(self, number: int, video: ReadyVideo | None) -> None:
         shard = self._shards[number]
-        ready: Iterator[Outcome] = iter(()) if outcome is None else shard.push(outcome)
-        for item in ready:
-            self._outbox.put(item)
+        if video is not None:
+            self._job.observer.encoded(video.entry)
+            for item in shard.push(video):
+                self._outbox.put(item)
         if shard.complete:
             del self._shards[number]
             self._outbox.put(ShardComplete(shard.work))

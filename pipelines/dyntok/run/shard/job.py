@@ -26,7 +26,6 @@ class ShardJob:
     root: StoreRoot
     info: DatasetInfo
     encoder: Encoder
-    device_type: str
     pool: DecodePool
     decode_workers: int
     height: int
@@ -53,7 +52,6 @@ def shard_job(
         root=root,
         info=info,
         encoder=encoder,
-        device_type=encoder.device.type,
         pool=pool,
         decode_workers=decode_workers(config),
         height=encoder.spec.height,

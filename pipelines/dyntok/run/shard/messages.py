@@ -99,14 +99,14 @@ class DoneVideo:
 
 
 @dataclass(frozen=True, slots=True)
-class FailedVideo:
-    """A video that ended as failed."""
+class DroppedVideo:
+    """A video that failed: nothing is left of it but its row."""
 
     entry: PlanEntry
     row: VideoRow
 
 
-Outcome = DoneVideo | FailedVideo
+ReadyVideo = DoneVideo | DroppedVideo
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +116,4 @@ class ShardComplete:
     work: ShardWork
 
 
-WriteItem = Outcome | ShardComplete | None
+WriteItem = ReadyVideo | ShardComplete | None

@@ -48,9 +48,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Death:
-    """An actor that is gone, with what it had in work. `error` is set where no video can be to blame.
+    """An actor that is gone, with what it had in work.
 
-    `told`: it did not die, but said that it cannot go on.
+    `error`: it did not die, but said that it cannot go on; then no video can be to blame.
     """
 
     member: int
@@ -59,7 +59,6 @@ class Death:
     probe: Probe | None
     why: str
     error: DyntokError | None
-    told: bool
     deadline: float
 
 

@@ -9,8 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dyntok.run.executors.deaths.kills import kernel_kills
-from dyntok.run.executors.deaths.marks import Traces, is_abandoned, read_marks
+from dyntok.run.executors.deaths.marks import Traces, is_abandoned, kernel_kills, read_marks
 from dyntok.run.executors.ray.output import read_output
 
 MARKS_FILE, OUTPUT_FILE = "marks", "output"
