@@ -15,18 +15,20 @@ import time
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from dyntok.config import EncodeConfig
 from dyntok.records import SampledFrames, VideoInfo
 from dyntok.run.array import ArrayJob
 from dyntok.run.shard.feeder import encode_shards
 from dyntok.run.shard.job import ShardJob
 from dyntok.run.shard.messages import ShardWork
-from dyntok.run.shard.spool import SpoolBudget
 from dyntok.run.tell.monitor import RunMonitor
 from dyntok.run.tell.observer import Observers, RunObserver, StageClock
 from dyntok.run.tell.runlog import new_run_name
@@ -118,21 +120,10 @@ def run(out: Path, shards: int) -> None:
 
 
 def shard_job(root: StoreRoot, info: object, observer: RunObserver, clock: StageClock) -> ShardJob:
-    return ShardJob(
-        root=root,
-        info=info,  # type: ignore[arg-type]
-        encoder=SimulatedEncoder(0.0, feature_dim=FEATURES, token_dim=TOKENS),
-        pool=NoDecoding(),  # type: ignore[arg-type]
-        decode_workers=4,
-        height=SIZE,
-        width=SIZE,
-        batch_size=1,
-        sample_meta={},
-        fail_fast=False,
-        observer=observer,
-        clock=clock,
-        spool_budget=SpoolBudget(),
-    )
+    encoder: Any = SimulatedEncoder(0.0, feature_dim=FEATURES, token_dim=TOKENS)
+    encoder.spec = SimpleNamespace(height=SIZE, width=SIZE, fingerprint="")
+    config = EncodeConfig(model="demo", frames=1, batch_size=1, decode_workers=4)
+    return ShardJob(root, info, config, encoder, NoDecoding(), observer, clock)  # type: ignore[arg-type]
 
 
 def report(title: str, shards: int, wall: float, cpu: float, more: str = "") -> None:

@@ -18,11 +18,12 @@ from dyntok.run import encode
 from dyntok.run.executors import chosen
 from dyntok.run.executors.drain import Drain
 from dyntok.run.executors.ray.exchange import ActorTask
-from dyntok.run.executors.ray.output import MOST_BYTES, read_output
 from dyntok.run.executors.ray.remains import (
     MARKS_FILE,
+    MOST_BYTES,
     OUTPUT_FILE,
     STALE_S,
+    read_output,
     read_remains,
     remove_stale_folders,
 )

@@ -18,7 +18,7 @@ from dyntok.run.executors.deaths.schedule import Schedule
 from dyntok.run.executors.drain import Drain
 from dyntok.run.settings import decode_settings, decode_workers
 from dyntok.run.shard.feeder import encode_shards
-from dyntok.run.shard.job import shard_job
+from dyntok.run.shard.job import ShardJob
 from dyntok.run.shard.messages import ShardWork
 from dyntok.run.shard.model import load_model, save_row_marker
 from dyntok.run.tell.observer import Observers, RunObserver
@@ -50,7 +50,7 @@ def run(context: RunContext, pending: Sequence[int]) -> None:
         context.observer.model_loaded(context.spec.name, str(encoder.device))
         save_row_marker(context.root, encoder)
         with _marked(context) as observer, Drain(config.grace_period_s) as drain:
-            job = shard_job(context.root, context.info, config, encoder, pool, observer, context.clock)
+            job = ShardJob(context.root, context.info, config, encoder, pool, observer, context.clock)
             encode_shards(job, _Works(schedule, drain, context))
     if schedule.pending:
         raise KeyboardInterrupt

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ class VideoAssembly:
         return Level(
             threshold=self._thresholds[number],
             token_count=len(group_size),
-            tokens=_Chunks(spool),
+            tokens=spool,
             group_size=group_size,
             row_splits=row_splits,
             token_scale=np.concatenate(scales) if scales else None,
@@ -112,11 +111,3 @@ def groups_of(
         splits.append((plan.row_splits[1:] + total).to(torch.int32).numpy())
         total += plan.token_count
     return np.concatenate(sizes), np.concatenate(splits)
-
-
-class _Chunks:
-    def __init__(self, spool: TokenSpool) -> None:
-        self._spool = spool
-
-    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        return self._spool.chunks()

@@ -9,7 +9,7 @@ from typing import Any
 from dyntok.errors import RunError, VideoError
 from dyntok.records import PlanEntry, VideoInfo
 from dyntok.run.shard.assemble import VideoAssembly
-from dyntok.run.shard.batch import BatchMerger, MergedBatch
+from dyntok.run.shard.batch import BatchMerger, MergedBatch, own_stream
 from dyntok.run.shard.channels import Channel
 from dyntok.run.shard.job import ShardJob
 from dyntok.run.shard.messages import (
@@ -20,15 +20,13 @@ from dyntok.run.shard.messages import (
     EncodedBatch,
     FrameBatch,
     ReadyVideo,
-    ShardBegun,
-    ShardComplete,
+    ShardWork,
     VideoEnded,
     VideoFailed,
     VideoOpened,
     WriteItem,
 )
 from dyntok.run.shard.order import ShardProgress
-from dyntok.run.shard.transfer import own_stream
 from dyntok.store import failed_row, sample_key
 
 
@@ -63,9 +61,9 @@ class CollectLoop:
         self._outbox.put(None)
 
     def _take(self, item: EncodedBatch | Control) -> None:
-        if isinstance(item, ShardBegun):
-            self._shards[item.work.shard] = ShardProgress(item.work)
-            self._advance(item.work.shard, None)
+        if isinstance(item, ShardWork):
+            self._shards[item.shard] = ShardProgress(item)
+            self._advance(item.shard, None)
         elif isinstance(item, VideoOpened):
             assembly = VideoAssembly(
                 item.frames, item.info, self._levels, self._job.root.scratch_dir(), self._job.spool_budget
@@ -133,7 +131,7 @@ class CollectLoop:
         return self._advance(entry.shard, DoneVideo(entry, sample, assembly))
 
     def _fail(self, video: _OpenVideo | None, entry: PlanEntry, error: VideoError) -> None:
-        if self._job.fail_fast:
+        if self._job.config.fail_fast:
             raise RunError(f"{entry.source}: {error.code}: {error.message}")
         if video is not None:
             video.assembly.close()
@@ -148,7 +146,7 @@ class CollectLoop:
                 self._outbox.put(item)
         if shard.complete:
             del self._shards[number]
-            self._outbox.put(ShardComplete(shard.work))
+            self._outbox.put(shard.work)
 
 
 def sample_meta(entry: PlanEntry, info: VideoInfo, common: dict[str, Any]) -> dict[str, Any]:

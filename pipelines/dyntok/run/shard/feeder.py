@@ -16,6 +16,7 @@ import torch
 from dyntok.corpus import planned_etag
 from dyntok.errors import RunError, VideoError
 from dyntok.records import PlanEntry
+from dyntok.run.settings import decode_workers
 from dyntok.run.shard.channels import POLL_S, Channel, RunState, StoppedError, start_thread
 from dyntok.run.shard.collect import CollectLoop
 from dyntok.run.shard.device import DeviceLoop
@@ -25,7 +26,6 @@ from dyntok.run.shard.messages import (
     CollectItem,
     DeviceItem,
     FrameBatch,
-    ShardBegun,
     ShardWork,
     VideoEnded,
     VideoFailed,
@@ -53,7 +53,7 @@ def encode_shards(job: ShardJob, works: Iterable[ShardWork | None]) -> None:
     """
     state = RunState()
     # One video a shard must still keep every decode process busy.
-    lookahead = Lookahead(job.decode_workers + 1)
+    lookahead = Lookahead(decode_workers(job.config) + 1)
     to_device: Channel[DeviceItem] = Channel(state, 8)
     to_collect: Channel[CollectItem] = Channel(state, 8)
     # One is filled, one is merged, and the others are the device's.
@@ -63,7 +63,7 @@ def encode_shards(job: ShardJob, works: Iterable[ShardWork | None]) -> None:
     device = DeviceLoop(job, to_device, to_collect)
     collect = CollectLoop(job, to_collect, free, writer.channel)
     pin = job.encoder.device.type == "cuda"
-    shape = (job.batch_size, job.height, job.width, 3)
+    shape = (job.config.batch_size, job.encoder.spec.height, job.encoder.spec.width, 3)
     for _ in range(buffers):
         free.put(FrameBatch(torch.zeros(shape, dtype=torch.uint8, pin_memory=pin)))
 
@@ -147,7 +147,7 @@ class _Feeder:
         return False
 
     def _begin(self, work: ShardWork) -> None:
-        self._to_device.put(ShardBegun(work))
+        self._to_device.put(work)
         self._waiting = [(self._next_token + n, entry) for n, entry in enumerate(work.entries)][::-1]
         self._quarantined = work.quarantined
         self._next_token += len(work.entries)
@@ -168,7 +168,7 @@ class _Feeder:
             self._fail(token, self._entries.pop(token), event.error)
 
     def _fail(self, token: int, entry: PlanEntry, error: VideoError) -> None:
-        if self._job.fail_fast:
+        if self._job.config.fail_fast:
             raise RunError(
                 f"{entry.source}: {error.code}: {error.message}",
                 hint="run the same command without --fail-fast to record failures and go on",

@@ -11,7 +11,7 @@ from dyntok.errors import RunError, VideoError
 from dyntok.records import VideoRow
 from dyntok.run.shard.channels import Channel, RunState
 from dyntok.run.shard.job import ShardJob
-from dyntok.run.shard.messages import DoneVideo, DroppedVideo, ShardComplete, ShardWork, WriteItem
+from dyntok.run.shard.messages import DoneVideo, DroppedVideo, ShardWork, WriteItem
 from dyntok.run.shard.order import Lookahead
 from dyntok.run.tell.summaries import summary_of
 from dyntok.store import ShardWriter, commit_shard, failed_row, open_shard_writer, plan_digest
@@ -42,11 +42,11 @@ class WriteLoop:
 
     def run(self) -> None:
         while (item := self.channel.get()) is not None:
-            if isinstance(item, ShardComplete):
-                shard = self._shard(item.work.shard)
+            if isinstance(item, ShardWork):
+                shard = self._shard(item.shard)
                 self._uncommitted.append(shard)
-                del self._open[item.work.shard]
-                self._complete.put((item.work, shard))
+                del self._open[item.shard]
+                self._complete.put((item, shard))
                 continue
             row = item.row if isinstance(item, DroppedVideo) else self._write(item)
             self._shard(item.entry.shard).rows.append(row)
@@ -80,7 +80,7 @@ class WriteLoop:
                     decoder=info.decoder,
                 )
         except VideoError as error:
-            if self._job.fail_fast:
+            if self._job.config.fail_fast:
                 raise RunError(f"{entry.source}: {error.code}: {error.message}") from error
             return failed_row(entry, video.sample.key, error.code, error.message)
         finally:

@@ -22,7 +22,7 @@ from dyntok.records import PlanEntry
 from dyntok.run.executors.context import RunContext, absolute_config
 from dyntok.run.executors.deaths.marks import KILLS_FORGIVEN, kernel_kills
 from dyntok.run.shard.feeder import encode_shards
-from dyntok.run.shard.job import ShardJob, shard_job
+from dyntok.run.shard.job import ShardJob
 from dyntok.run.shard.messages import ShardWork
 from dyntok.run.tell.observer import RunObserver, StageClock
 from dyntok.store import DatasetInfo, StoreRoot
@@ -38,7 +38,8 @@ READY, SURVIVED = "ready", "survived"
 def encode_alone(job: ShardJob, entry: PlanEntry) -> None:
     """Run the shard function on one video, into a store that is thrown away. Raises as `encode_shards` does."""
     with tempfile.TemporaryDirectory(prefix="dyntok-probe-") as folder:
-        alone = replace(job, root=StoreRoot.open(folder), observer=RunObserver(), fail_fast=False)
+        config = job.config.model_copy(update={"fail_fast": False})
+        alone = replace(job, root=StoreRoot.open(folder), config=config, observer=RunObserver())
         encode_shards(alone, [ShardWork(entry.shard, (replace(entry, position=0),))])
 
 
@@ -158,7 +159,7 @@ def main(arguments: dict[str, Any]) -> None:
     plan, info = open_plan(root), DatasetInfo.load(root)
     encoder = load_model(config)
     with DecodePool(decode_settings(config, encoder.spec), workers=1) as pool:
-        job = shard_job(root, info, config, encoder, pool, RunObserver(), StageClock())
+        job = ShardJob(root, info, config, encoder, pool, RunObserver(), StageClock())
         print(READY, file=answers, flush=True)
         for line in sys.stdin:
             shard, position = json.loads(line)

@@ -26,11 +26,16 @@ from dyntok.records import PlanEntry, VideoRow
 from dyntok.run.executors.deaths.marks import Marks, kernel_kills
 from dyntok.run.executors.deaths.probing import blameless, encode_alone
 from dyntok.run.executors.ray.exchange import ActorReport, ActorTask, ShardResult, Started
-from dyntok.run.executors.ray.output import CapturedOutput
-from dyntok.run.executors.ray.remains import FOLDER_PREFIX, MARKS_FILE, OUTPUT_FILE, remove_stale_folders
+from dyntok.run.executors.ray.remains import (
+    FOLDER_PREFIX,
+    MARKS_FILE,
+    OUTPUT_FILE,
+    CapturedOutput,
+    remove_stale_folders,
+)
 from dyntok.run.settings import decode_settings, differences, software_versions
 from dyntok.run.shard.feeder import encode_shards
-from dyntok.run.shard.job import shard_job
+from dyntok.run.shard.job import ShardJob
 from dyntok.run.shard.messages import ShardWork
 from dyntok.run.shard.model import load_model, save_row_marker
 from dyntok.run.tell.observer import Observers, RunObserver, StageClock
@@ -82,7 +87,7 @@ class EncodeActor:
                 )
             save_row_marker(root, encoder)
             told = Observers(self._marks, self._reporter)
-            self._job = shard_job(root, task.info, task.config, encoder, pool, told, self._clock)
+            self._job = ShardJob(root, task.info, task.config, encoder, pool, told, self._clock)
         except Exception as error:  # noqa: BLE001 - the driver raises it
             failure = blameless(error)
             self._undo.close()

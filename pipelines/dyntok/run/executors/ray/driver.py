@@ -5,34 +5,29 @@ Ray itself restarts and retries nothing here: each death is looked into first, a
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import RayError, RayTaskError
 
 from dyntok.errors import DyntokError, RunError
-from dyntok.run.executors.context import RunContext, absolute_config
+from dyntok.run.executors.context import RunContext
 from dyntok.run.executors.deaths.ledger import Ledger
 from dyntok.run.executors.deaths.marks import KILLS_FORGIVEN, Place
 from dyntok.run.executors.deaths.schedule import Probe, Schedule
 from dyntok.run.executors.drain import Drain
 from dyntok.run.executors.local import marks_left
 from dyntok.run.executors.ray.crew import REMAINS_TIMEOUT_S, Call, Crew, Death, Member, reason
-from dyntok.run.executors.ray.exchange import ActorReport, ActorTask, ShardResult, Started
-from dyntok.run.executors.ray.remains import Remains
+from dyntok.run.executors.ray.exchange import ActorReport, ShardResult, Started
+from dyntok.run.executors.ray.remains import Remains, remove_scratch
 from dyntok.run.executors.ray.resources import Demand
 from dyntok.run.executors.ray.session import alive_nodes
-from dyntok.run.settings import software_versions
 from dyntok.run.shard.messages import ShardWork
 from dyntok.run.tell.summaries import ShardSummary, summary_of
-from dyntok.store import CompletionRecord, StoreRoot, plan_digest
-from dyntok.store.names import shard_name
+from dyntok.store import CompletionRecord, plan_digest
 
 POLL_S = 1.0
 NOTE_EVERY_S = 30.0
@@ -50,7 +45,7 @@ class Driver:
         # Shards of one video each must still keep every decode process busy.
         self._most_shards = asked.decode_workers + 2
         size = max(1, min(asked.actors, len(pending)))
-        self._crew = Crew(actor_task(context, asked), asked, size, self._most_shards)
+        self._crew = Crew(context, asked, size, self._most_shards)
         self._size = size
         self._seen: dict[int, set[int]] = {}
         self._kills: Counter[Place] = Counter()
@@ -147,6 +142,8 @@ class Driver:
             why = reason(value)
             # It may have raised an error; then it lives.
             self._lose(call.of, why, RunError(why) if isinstance(value, RayTaskError) else None)
+        elif isinstance(value, ShardResult) and value.error is not None:
+            self._broke(call.of, value.error)
         else:
             answers: dict[str, Callable[[Member, Any], None]] = {
                 "start": self._on_start,
@@ -184,9 +181,6 @@ class Driver:
         self._crew.ask_progress(member, max(POLL_S, self._size / 100))
 
     def _on_shard(self, member: Member, result: ShardResult) -> None:
-        if result.error is not None:
-            self._broke(member, result.error)
-            return
         member.failed_starts = 0
         work = member.works.pop(result.shard)
         if result.summary is None:
@@ -198,9 +192,6 @@ class Driver:
         self._committed(result.summary)
 
     def _on_probe(self, member: Member, result: ShardResult) -> None:
-        if result.error is not None:
-            self._broke(member, result.error)
-            return
         probe, member.probe = member.probe, None
         if probe is not None:
             self._schedule.probed(probe, died=False)
@@ -320,28 +311,3 @@ class Driver:
         )
         for shard in [*shards, *([probed.shard] if probed is not None else [])]:
             self._context.shard_log(shard, f"actor {death.member} died: {death.why}", output or "(no output)")
-
-
-def actor_task(context: RunContext, asked: Demand) -> ActorTask:
-    """What every actor of a run is told."""
-    settings = {"device": asked.device, "decode_workers": asked.decode_workers}
-    return ActorTask(
-        url=context.root.address,
-        scratch=context.root.scratch,
-        config=absolute_config(context.config).model_copy(update=settings),
-        spec=context.spec,
-        info=context.info,
-        # Patch releases of Python do not decide bytes; Ray itself checks what it needs.
-        software={name: version for name, version in software_versions().items() if name != "python"},
-        torch_threads=torch.get_num_threads(),
-    )
-
-
-def remove_scratch(root: StoreRoot, shards: Iterable[int]) -> None:
-    """Remove what dead actors had written of these shards, which nobody is writing now."""
-    if not root.is_local:
-        return  # what is not uploaded lies on the actor's node, with its marks
-    for shard in shards:
-        for path in root.scratch_dir().glob(f"{shard_name(shard)}-*"):
-            with suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
