@@ -244,6 +244,20 @@ def test_an_error_ends_the_run_and_blames_no_video(
     assert (report.done, report.failed) == (4, 0)
 
 
+def test_a_device_that_is_always_full_ends_the_run_before_every_shard_was_tried(
+    ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        magenta_clip(tmp_path / f"{number}.mp4")
+    monkeypatch.setattr(crew, "ACTOR", FullActor)
+    out = tmp_path / "out"
+    with pytest.raises(RunError, match="not enough memory"):
+        by_ray(tmp_path, out, 1, max_attempts=2, shard_size="1KB")
+    assert status(str(out)).shards == 6
+    assert len(events(out, "died")) == 2
+    assert not list((out / ".tmp").glob("shard-*"))
+
+
 def test_a_video_is_not_blamed_for_kills_from_outside(
     ray_here: None, poisoned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,26 +51,20 @@ def run(context: RunContext, pending: Sequence[int]) -> None:
         save_row_marker(context.root, encoder)
         with _marked(context) as observer, Drain(config.grace_period_s) as drain:
             job = ShardJob(context.root, context.info, config, encoder, pool, observer, context.clock)
-            encode_shards(job, _Works(schedule, drain, context))
+            encode_shards(job, _works(schedule, drain, context))
     if schedule.pending:
         raise KeyboardInterrupt
 
 
-class _Works(Iterator[ShardWork]):
+def _works(schedule: Schedule, drain: Drain, context: RunContext) -> Iterator[ShardWork]:
     """The pending shards, until SIGTERM comes."""
-
-    def __init__(self, schedule: Schedule, drain: Drain, context: RunContext) -> None:
-        self._schedule, self._drain, self._context = schedule, drain, context
-
-    def __next__(self) -> ShardWork:
-        if self._drain.asked:
-            grace_s = self._context.config.grace_period_s
-            self._context.observer.note(f"stopping: shards in work have {grace_s:g} s to be committed")
-            raise StopIteration
-        work = self._schedule.take_shard()
+    while not drain.asked:
+        work = schedule.take_shard()
         if work is None:
-            raise StopIteration
-        return work
+            return
+        yield work
+    grace_s = context.config.grace_period_s
+    context.observer.note(f"stopping: shards in work have {grace_s:g} s to be committed")
 
 
 @dataclass(frozen=True, slots=True)

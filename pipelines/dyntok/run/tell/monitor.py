@@ -26,6 +26,10 @@ from dyntok.urls import redact, redact_text
 
 LOCAL_EVERY_S, REMOTE_EVERY_S = 5.0, 30.0
 RECENT_S = 120.0
+# Counts of a run that its snapshot has under the same name.
+COUNTS = (
+    "done", "failed", "shards_done", "frames", "patches", "tokens", "nbytes", "decode_processes", "devices", "queued",
+)  # fmt: skip
 
 
 class RunMonitor(RunObserver):
@@ -117,7 +121,6 @@ class RunMonitor(RunObserver):
         with self._lock:
             counts, failures = Counter(self._counts), dict(sorted(self._failures.items()))
         videos, videos_before, shards, shards_before = self._share
-        names = ("done", "failed", "shards_done", "frames", "patches", "tokens", "nbytes")
         return RunSnapshot(
             run=self._name,
             state=state,
@@ -133,13 +136,10 @@ class RunMonitor(RunObserver):
             shards=shards,
             shards_before=shards_before,
             failures=failures,
-            decode_processes=counts["decode_processes"],
-            devices=counts["devices"],
-            queued=counts["queued"],
             stage_seconds=seconds,
             recent=self._recent(now, counts["done"] + counts["failed"], counts["frames"], seconds),
             reason=reason,
-            **{name: counts[name] for name in names},
+            **{name: counts[name] for name in COUNTS},
         )
 
     def _recent(self, now: float, videos: int, frames: int, seconds: dict[str, float]) -> Recent:

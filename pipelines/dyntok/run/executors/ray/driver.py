@@ -249,7 +249,10 @@ class Driver:
         self._crew.ask_remains(death)
         if member.works or member.probe is not None:
             self._crew.dismiss(member)
-            self._crew.hire(member.number)
+            # Where one after the other fails before it has committed anything, the next would, too.
+            failed = member.failed_starts + 1 if isinstance(error, RunError) else 0
+            if failed < self._context.config.max_attempts:
+                self._crew.hire(member.number, failed)
             self._count_workers()
         else:
             self._start_failed(member, RunError(f"an actor died with nothing to do: {why}"), final=False)
@@ -264,6 +267,8 @@ class Driver:
             self._judge(death, death.probe, node_alive, remains)
         if death.error is not None:
             self._schedule.failed(shards, death.error)
+            if not self._crew.members:
+                raise death.error
         elif remains is not None:
             self._schedule.died(shards, remains.traces.shards, remains.traces.suspects)
         else:
