@@ -227,7 +227,7 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
 
     reader = threading.Thread(target=guarded)
     reader.start()
-    with RunMonitor(root, RunObserver(), clock, name="run-x", every_s=0.001) as monitor:
+    with RunMonitor(root, clock, name="run-x", every_s=0.001) as monitor:
         monitor.planned(10_000, 0, 10, 0)
         begun = time.monotonic()
         while (passed := time.monotonic() - begun) < 1.0 or (len(seen) <= 10 and passed < 60.0):
@@ -262,7 +262,7 @@ def test_the_pace_is_that_of_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module.time, "time", lambda: now[0])
     root = StoreRoot.open(str(tmp_path / "out"), create=True)
     clock = StageClock()
-    watched = RunMonitor(root, RunObserver(), clock, name="run-x")
+    watched = RunMonitor(root, clock, name="run-x")
     watched._share = (1000, 100, 10, 1)
     watched.snapshot()
     assert watched.snapshot().eta_seconds is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,7 @@ class VideoAssembly:
         return Level(
             threshold=self._thresholds[number],
             token_count=len(group_size),
-            tokens=_Chunks(spool),
+            tokens=spool,
             group_size=group_size,
             row_splits=row_splits,
             token_scale=np.concatenate(scales) if scales else None,
@@ -91,11 +90,3 @@ class VideoAssembly:
         """Free what the video holds; safe after `finish`, once its sample is written."""
         for spool in self._spools:
             spool.close()
-
-
-class _Chunks:
-    def __init__(self, spool: TokenSpool) -> None:
-        self._spool = spool
-
-    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        return self._spool.chunks()

@@ -72,6 +72,11 @@ def summarise(data: bytes, shard: int, where: str, *, strict: bool = False) -> S
         raise DamageError(f"{where} is no valid completion record: {error}") from error
 
 
+def summary_of(record: CompletionRecord) -> ShardSummary:
+    """The summary of a record that is at hand, as `summarise` would find it in the store."""
+    return _summary(asdict(record), record.shard, record.to_bytes())
+
+
 def _summary(content: dict[str, Any], shard: int, data: bytes) -> ShardSummary:
     if content["shard"] != shard:
         raise ValueError(f"it names shard {content['shard']}")
