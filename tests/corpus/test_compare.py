@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyntok.corpus import CorpusItem, FrozenPlan, PlanDifference, append_entries, compare_plan, list_inputs
+from dyntok.corpus import CorpusItem, FrozenPlan, PlanDifference, compare_plan, list_inputs
 from dyntok.errors import InputError, StoreMismatchError
-from tests.corpus.helpers import missing_item, plan_bytes, plan_of, write_files
+from tests.corpus.helpers import appended, missing_item, plan_bytes, plan_of, write_files
 
 
 def listing(folder: Path) -> list[CorpusItem]:
@@ -64,9 +64,9 @@ def test_the_latest_attempt_counts(tmp_path: Path) -> None:
     plan = plan_of(listing(tmp_path))
     (tmp_path / "a.mp4").write_bytes(b"mended")
     assert compare_plan(plan, listing(tmp_path)).changed_count == 1
-    out = io.BytesIO()
-    append_entries(plan, plan.shard(0), out, estimate_bytes=lambda item: 1, shard_size_bytes=1)
-    assert compare_plan(FrozenPlan.open(out.getvalue()), listing(tmp_path)) == PlanDifference()
+    options: dict[str, Any] = {"estimate_bytes": lambda item: 1, "shard_size_bytes": 1}
+    again = FrozenPlan.open(appended(plan, plan.shard(0), **options))
+    assert compare_plan(again, listing(tmp_path)) == PlanDifference()
 
 
 def test_an_id_listed_twice() -> None:

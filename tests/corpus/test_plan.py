@@ -19,7 +19,7 @@ from dyntok.corpus import CorpusItem, FrozenPlan, append_entries, freeze_plan, l
 from dyntok.corpus import freeze as freeze_module
 from dyntok.errors import DamageError, InputError, StoreError, StoreVersionError
 from dyntok.records import PlanEntry, SourceRef
-from tests.corpus.helpers import missing_item, plan_bytes, plan_of, write_files
+from tests.corpus.helpers import appended, missing_item, plan_bytes, plan_of, write_files
 
 COLUMNS = {
     "shard": "int32",
@@ -206,12 +206,12 @@ def test_empty_corpus_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_an_error_while_listing_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"path": "a.mp4"}\n' * 1 + "{}\n")
-    out = io.BytesIO()
+    out = tmp_path / "plan.parquet"
     with pytest.raises(InputError, match="line 2"):
         freeze_plan(
             list_inputs([str(tmp_path / "m.jsonl")]), out, estimate_bytes=lambda item: 1, shard_size_bytes=1
         )
-    assert out.getvalue() == b""
+    assert not list(tmp_path.glob("*plan*"))
 
 
 @pytest.mark.parametrize("options", [{"shard_size_bytes": 0}, {"max_videos_per_shard": 0}])
@@ -255,10 +255,8 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def add(plan: FrozenPlan, items: list[CorpusItem | PlanEntry], **options: Any) -> FrozenPlan:
-    out = io.BytesIO()
     defaults = {"estimate_bytes": lambda item: 1, "shard_size_bytes": 2}
-    append_entries(plan, items, out, **{**defaults, **options})  # type: ignore[arg-type]
-    return FrozenPlan.open(out.getvalue())
+    return FrozenPlan.open(appended(plan, items, **{**defaults, **options}))
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -342,11 +340,8 @@ def test_a_clash_among_what_is_appended() -> None:
 
 def test_nothing_to_append_keeps_the_content() -> None:
     content = plan_bytes([missing_item("a"), missing_item("b")])
-    out = io.BytesIO()
-    append_entries(
-        FrozenPlan.open(content), [missing_item("b")], out, estimate_bytes=lambda item: 1, shard_size_bytes=2
-    )
-    assert out.getvalue() == content
+    options: dict[str, Any] = {"estimate_bytes": lambda item: 1, "shard_size_bytes": 2}
+    assert appended(FrozenPlan.open(content), [missing_item("b")], **options) == content
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

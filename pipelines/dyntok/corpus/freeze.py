@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from dyntok.corpus.fingerprints import fingerprint
 from dyntok.corpus.items import CorpusItem, check_id, is_plain_id
 from dyntok.corpus.plan import FrozenPlan
 from dyntok.corpus.pooled import chunks, ordered_map
-from dyntok.corpus.replacing import replacing
+from dyntok.durable import replaced
 from dyntok.errors import InputError
 from dyntok.plan_schema import SCHEMA
 from dyntok.records import PlanEntry
@@ -69,7 +70,7 @@ class _Packer:
 
 def freeze_plan(
     items: Iterable[CorpusItem],
-    out: BinaryIO | str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     estimate_bytes: Callable[[CorpusItem], int],
     shard_size_bytes: int,
@@ -83,14 +84,17 @@ def freeze_plan(
     Videos are packed greedily in the order of listing: a shard holds at most `shard_size_bytes` by
     `estimate_bytes` (more only where one video alone is larger) and at most `max_videos_per_shard` videos.
     Unreadable ones are in the plan too: they will end as failed.
-    `out` is a local path, replaced in one step, or a writable binary file object, written at the end.
+    `out` is a local path, replaced in one step.
     `on_progress` gets the number of videos fingerprinted so far.
 
     Raises `InputError` for an empty corpus, for two inputs of one id (it names both) and for ids that are empty,
     longer than 1024 bytes or hold control characters. Nothing is written then.
     """
     packer = _Packer(shard_size_bytes, max_videos_per_shard, first_shard=0)
-    with replacing(out) as file, _Writer(file, packer, estimate_bytes, on_progress) as writer:
+    with (
+        replaced(Path(out), sync=True) as aside,
+        _Writer(aside, packer, estimate_bytes, on_progress) as writer,
+    ):
         writer.write((_Row(item, 1) for item in items), jobs=fingerprint_jobs, full=full_fingerprint)
         if not writer.videos:
             raise InputError("the inputs hold no video", hint=_SUFFIXES)
@@ -99,7 +103,7 @@ def freeze_plan(
 def append_entries(
     plan: FrozenPlan,
     items: Iterable[CorpusItem | PlanEntry],
-    out: BinaryIO | str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     estimate_bytes: Callable[[CorpusItem], int],
     shard_size_bytes: int,
@@ -117,7 +121,10 @@ def append_entries(
     """
     table = plan.latest_rows()
     packer = _Packer(shard_size_bytes, max_videos_per_shard, first_shard=plan.shards)
-    with replacing(out) as file, _Writer(file, packer, estimate_bytes, on_progress) as writer:
+    with (
+        replaced(Path(out), sync=True) as aside,
+        _Writer(aside, packer, estimate_bytes, on_progress) as writer,
+    ):
         for group in plan.groups():
             writer.copy(group)
         writer.write(_additions(plan, table, items), jobs=fingerprint_jobs, full=full_fingerprint)
@@ -145,7 +152,7 @@ class _Writer:
 
     def __init__(
         self,
-        file: BinaryIO,
+        file: Path,
         packer: _Packer,
         estimate_bytes: Callable[[CorpusItem], int],
         on_progress: Callable[[int], None] | None,
@@ -196,8 +203,6 @@ class _Writer:
     def _clash_with_written(self, item: CorpusItem, number: int) -> InputError:
         """Read the first holder of a digest back, so that nobody is accused by a digest alone."""
         self._parquet.close()
-        self._file.flush()
-        self._file.seek(0)
         with FrozenPlan.open(self._file) as written:
             entry = written.entry(written.rows - self.videos + number)
         if entry.id != item.id:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import av.error
 import numpy as np
 from av.filter import Graph
 
+from dyntok.durable import replaced
 from dyntok.errors import UsageError
 from dyntok.pictures.drawing import Image
 
@@ -139,15 +140,11 @@ def _even(image: Image) -> Image:
 @contextmanager
 def _replaced(path: str) -> Iterator[Path]:
     """A file beside `path` that takes its place when all went well."""
-    part = Path(f"{path}.part")
     try:
-        yield part
-        part.replace(path)
+        with replaced(Path(path)) as aside:
+            yield aside
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UsageError(
             f"cannot write {path}: {reason}", hint="name a file in a folder that exists"
         ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()

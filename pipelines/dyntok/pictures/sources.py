@@ -75,8 +75,7 @@ def same_frames(one: SampledFrames, other: SampledFrames) -> bool:
 def plan_entry(store: Store, video_id: str) -> PlanEntry:
     """The row of the plan that a video was encoded from. Raises KeyError, DamageError and StoreError."""
     shard, row = store.index.row(store.index.position(video_id))
-    local = store.root.local_path(PLAN_FILE)
-    with FrozenPlan.open(local if local is not None else store.root.open_read(PLAN_FILE)) as plan:
+    with FrozenPlan.open(store.root.seekable(PLAN_FILE)) as plan:
         entries = plan.shard(shard) if shard in plan.shard_numbers else []
     for entry in entries:
         if (entry.id, entry.position) == (video_id, row.position):

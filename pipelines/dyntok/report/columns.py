@@ -110,7 +110,5 @@ class _Values:
 
 def plan_columns(root: StoreRoot, names: list[str]) -> Iterator[pa.RecordBatch]:
     """Columns of the plan; one batch of rows in memory at a time."""
-    local = root.local_path(PLAN_FILE)
-    source = str(local) if local is not None else root.open_read(PLAN_FILE)
-    with explain_parquet(root.where(PLAN_FILE)), pq.ParquetFile(source) as file:
+    with explain_parquet(root.where(PLAN_FILE)), pq.ParquetFile(root.seekable(PLAN_FILE)) as file:
         yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=names)

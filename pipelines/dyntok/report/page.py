@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dyntok.durable import replaced
 from dyntok.errors import StoreError, UsageError
 from dyntok.report import sections
 from dyntok.report.figures import Figure, figures_of, figures_of_all
@@ -52,16 +51,12 @@ def save_report(
     content = report_html(statistics, thumbnails=thumbnails, budgets=budgets).encode(
         "utf-8", "backslashreplace"
     )
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(target)
+        with replaced(target) as aside:
+            aside.write_bytes(content)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def report_html(

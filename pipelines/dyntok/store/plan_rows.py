@@ -15,10 +15,8 @@ from dyntok.store.root import StoreRoot
 
 def plan_rows(root: StoreRoot) -> Iterator[PlanEntry]:
     """Every row, in order; one batch of rows in memory at a time. Raises DamageError and StoreVersionError."""
-    local = root.local_path(PLAN_FILE)
     where = root.where(PLAN_FILE)
-    source = str(local) if local is not None else root.open_read(PLAN_FILE)
-    with explain_parquet(where), pq.ParquetFile(source) as file:
+    with explain_parquet(where), pq.ParquetFile(root.seekable(PLAN_FILE)) as file:
         check_schema(file.schema_arrow, where)
         for batch in file.iter_batches():
             yield from entries_of(batch)

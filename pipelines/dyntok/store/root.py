@@ -139,6 +139,11 @@ class StoreRoot:
             size = self._store.info(self._inner(path)).size_bytes
             return cast(BinaryIO, ObjectFile(self._store, self._inner(path), size))
 
+    def seekable(self, path: str) -> str | BinaryIO:
+        """What Arrow takes to read a file here and there: the path where it is local, which it can map, else a file."""
+        local = self.local_path(path)
+        return self.open_read(path) if local is None else str(local)
+
     def chunks(self, path: str) -> Iterator[bytes]:
         """The whole file in pieces of a few MiB."""
         local = self.local_path(path)

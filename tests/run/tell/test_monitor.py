@@ -246,7 +246,7 @@ def test_nothing_that_cannot_be_written_stops_a_run(corpus: Path, tmp_path: Path
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(monitor, "replace_file", broken)
+    monkeypatch.setattr(monitor, "_replace_file", broken)
     monkeypatch.setattr(monitor.LineFile, "append", lambda *_: (_ for _ in ()).throw(StoreError("no space")))
     with monkeypatch.context() as patch:
         from dyntok.run.tell.runlog import RunLog

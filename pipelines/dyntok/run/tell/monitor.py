@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from dyntok.durable import replaced
 from dyntok.errors import DyntokError, StoreError, UsageError
 from dyntok.records import VideoRow
 from dyntok.run.array import ArrayJob
@@ -165,10 +166,10 @@ class RunMonitor(RunObserver):
             if local is None:
                 self._root.write_atomic(path, snapshot.to_bytes())
             else:
-                replace_file(local, snapshot.to_bytes())
+                _replace_file(local, snapshot.to_bytes())
         with suppress(OSError):
             if self._metrics_file is not None:
-                replace_file(self._metrics_file, render(snapshot, redact(self._root.url)).encode())
+                _replace_file(self._metrics_file, render(snapshot, redact(self._root.url)).encode())
 
     def _log(self, summary: ShardSummary) -> None:
         with suppress(StoreError):
@@ -196,12 +197,7 @@ def check_metrics_file(path: str) -> Path:
     return file.absolute()
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put a small file in place in one step; readers see the old one or the new one. Raises OSError."""
+def _replace_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replaced(path) as aside:
         aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

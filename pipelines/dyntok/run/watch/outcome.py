@@ -36,8 +36,7 @@ class Committed:
 
 def open_plan(root: StoreRoot) -> FrozenPlan:
     """The frozen plan of a store, memory-mapped where it is local."""
-    local = root.local_path(PLAN_FILE)
-    return FrozenPlan.open(local if local is not None else root.open_read(PLAN_FILE))
+    return FrozenPlan.open(root.seekable(PLAN_FILE))
 
 
 def failed_rows(root: StoreRoot) -> dict[str, VideoRow]:
