@@ -14,7 +14,7 @@ from dyntok.records import FileDigest
 from dyntok.store.care.findings import Finding, VerifyReport, encode_command
 from dyntok.store.care.verification import verify
 from dyntok.store.completion import CompletionRecord
-from dyntok.store.dataset import DatasetInfo, unsign_versioned
+from dyntok.store.dataset import DatasetInfo
 from dyntok.store.formats import open_shard_reader
 from dyntok.store.index_build import build_index
 from dyntok.store.manifest import Manifest, write_manifest
@@ -34,10 +34,10 @@ from dyntok.store.names import (
 )
 from dyntok.store.plan_rows import plan_rows
 from dyntok.store.root import StoreRoot
-from dyntok.store.signed import digest_bytes, digest_file
+from dyntok.store.signed import digest_bytes, digest_file, unsign
 from dyntok.store.statistics import gather_statistics, statistics_bytes
 
-_MOST_TRIED_BYTES = 2**14  # all of its bits are tried in some ten seconds
+_MOST_TRIED_BYTES = 2**13  # all bits of so many are tried in some ten seconds; a usual dataset.json has 2 KB
 _FEW_BYTES = 32
 INPUTS = "INPUT..."
 
@@ -260,8 +260,8 @@ def _signed(data: bytes) -> bytes | None:
             trial = bytearray(data)
             trial[position] ^= 1 << bit
             try:
-                unsign_versioned(bytes(trial), DATASET_FILE, indent=2)
-            except StoreError:
+                unsign(bytes(trial), DATASET_FILE, indent=2)
+            except DamageError:
                 continue
             return bytes(trial)
     return None
