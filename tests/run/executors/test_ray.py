@@ -148,18 +148,6 @@ def test_a_killed_actor_costs_nothing_but_time(
     assert not list((out / ".tmp").glob("shard-*"))
 
 
-def test_a_job_leaves_nothing_of_a_killed_actor_behind(
-    ray_here: None, corpus: Path, expected: dict[str, str], tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    watcher = Watcher(1, lambda: os.kill(events(out, "actor")[0]["pid"], signal.SIGKILL))
-    config = demo_config(executor="ray", actors=1, **SETTINGS)
-    encode([str(corpus)], str(out), config, job=ArrayJob(0, 1), observer=watcher)
-    assert len(events(out, "died")) == 1
-    assert not list((out / ".tmp").rglob("*shard-*"))
-    assert expected.items() > result_digests(out).items()
-
-
 @pytest.fixture
 def poisoned(clip_folder: Path, tmp_path: Path) -> Path:
     """Three good clips and one that kills the model of `tests.support.poison`."""
@@ -188,6 +176,26 @@ def test_a_video_that_kills_its_process_is_given_up_and_its_mates_are_done(
     assert "met magenta" in (out / "logs" / "shards" / "shard-000000.log").read_text()
     assert status(str(out)).error_classes == {"worker_died": 1}
     assert verify(str(out)).ok
+
+
+def test_a_job_leaves_nothing_of_a_killed_actor_behind(
+    ray_here: None, poisoned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed when one of its shard's four videos is written, and the next is in the model for seconds."""
+    monkeypatch.setattr(crew, "ACTOR", SlowActor)
+    out = tmp_path / "out"
+    left: list[Path] = []
+
+    def kill() -> None:
+        left.extend((out / ".tmp").rglob("shard-*"))
+        os.kill(events(out, "actor")[0]["pid"], signal.SIGKILL)
+
+    config = demo_config(executor="ray", actors=1, **{**SETTINGS, "shard_size": "1GB"})
+    report = encode([str(poisoned)], str(out), config, job=ArrayJob(0, 1), observer=Watcher(1, kill))
+    assert (report.done, report.shards) == (4, 1)
+    assert len(events(out, "died")) == 1
+    assert [path.parent.name for path in left] == ["job-00000-of-00001"]
+    assert not list((out / ".tmp").rglob("shard-*"))
 
 
 @pytest.mark.slow
