@@ -201,7 +201,7 @@ def test_the_tokenizers_own_template_is_used(checkpoint: Path, url: str, answere
 def test_a_template_that_rewrites_the_prompt_is_refused(checkpoint: Path, url: str) -> None:
     tokenizer = make_tiny_tokenizer()
     tokenizer.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    with pytest.raises(UsageError, match="does not begin an answer with its generation prompt"):
+    with pytest.raises(UsageError, match="rewrites earlier turns"):
         make(checkpoint, url, tokenizer)
 
 

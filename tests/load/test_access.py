@@ -10,11 +10,12 @@ import torch
 
 import dyntok
 from dyntok.errors import DamageError, MergeError, StoreError, UsageError
-from dyntok.load import Store
+from dyntok.load import Store, StreamSample, TokenStream
 from dyntok.merging import coarsen, count_tokens, plan_from_similarity
 from dyntok.run import encode
 from tests.support.runs import demo_config
-from tests.support.samples import complete_store, level_tokens, make_info
+from tests.support.s3 import BUCKET, s3_server
+from tests.support.samples import complete_store, level_tokens, make_info, sharded_store
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,40 @@ def test_a_store_goes_to_another_process(store: Store) -> None:
     with get_context("spawn").Pool(1) as pool:
         there = pool.apply(_tokens_of, (store, "bikes.mp4"))
     assert there == first.tokens.float().tolist()
+
+
+@pytest.mark.parametrize("shard_format", ["webdataset", "zarr"])
+def test_forks_read_a_store_on_an_object_store_that_was_read_before(shard_format: str) -> None:
+    info = make_info(shard_format=shard_format, layout="explicit")
+    with s3_server():
+        url = f"s3://{BUCKET}/{shard_format}"
+        sharded_store(url, [3], info=info)
+        store = dyntok.open(url)
+        there, later, _ = store.ids
+        expected = _tokens_of(dyntok.open(url), later)
+        store[there].at()  # a connection is open, and the shard; columns of the index are still to be read
+        fork = get_context("fork")
+        found = fork.SimpleQueue()
+        reader = fork.Process(target=lambda: found.put(_tokens_of(store, later)))
+        reader.start()
+        reader.join(60)
+        assert reader.exitcode == 0
+        assert found.get() == expected
+
+
+def test_a_store_written_anew_after_opening_gives_no_other_video(tmp_path: Path) -> None:
+    sharded_store(str(tmp_path / "old"), [4])
+    sharded_store(str(tmp_path / "new"), [4], failed=("s0/v0.mp4",))
+    store, wanted = dyntok.open(tmp_path / "old"), "s0/v1.mp4"
+    assert store[wanted].id == wanted
+    store = dyntok.open(tmp_path / "old")
+    stream: TokenStream[StreamSample] = TokenStream(store)
+    (tmp_path / "old").rename(tmp_path / "aside")
+    (tmp_path / "new").rename(tmp_path / "old")
+    with pytest.raises(StoreError, match="was written anew"):
+        _ = store[wanted].meta
+    with pytest.raises(StoreError, match="was written anew"):
+        list(stream)
 
 
 def _tokens_of(store: Store, video_id: str) -> list[list[float]]:

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -10,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dyntok.errors import InputError
-from dyntok.load import open_annotations
+from dyntok.load import Annotations, open_annotations
 
 ROWS = [
     {"id": 1, "video": "b/ü.mp4", "question": "?", "n": 1.5},
@@ -49,7 +52,8 @@ def test_rows_in_memory_and_a_key_of_ones_own() -> None:
 def test_files_on_an_object_store_are_read() -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe("/notes/rows.jsonl", b'{"video": "a"}\n{"video": "b"}')
-    assert open_annotations("memory://notes/rows.jsonl").row(1) == {"video": "b"}
+    for url in ("memory://notes/rows.jsonl", "simplecache::memory://notes/rows.jsonl"):
+        assert open_annotations(url).row(1) == {"video": "b"}
 
 
 @pytest.mark.parametrize(
@@ -84,3 +88,70 @@ def test_a_parquet_without_ids_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"video": ["a", None]}), tmp_path / "y.parquet")
     with pytest.raises(InputError, match="1 rows without a video"):
         open_annotations(tmp_path / "y.parquet")
+
+
+# other processes, and files that do not stay as they were ----------------------------------------------------
+
+MANY = [{"video": f"{number:06}.mp4", "n": f"{number:06}"} for number in range(3000)]
+
+
+def lines_of(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def count_wrong_rows(notes: Annotations, seed: int, found: Any) -> None:
+    """Puts into `found` how many rows are not what was written, read in an order of one's own."""
+    numbers = random.Random(seed).sample(range(len(MANY)), len(MANY))
+    found.put(sum(notes.row(number) != MANY[number] for number in numbers))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_forks_that_read_at_once_get_their_own_rows(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows{suffix}"
+    path.write_text(lines_of(MANY) if suffix == ".jsonl" else json.dumps(MANY))
+    notes = open_annotations(path)
+    assert notes.row(7) == MANY[7]
+    fork = get_context("fork")  # what a process is given is inherited, not pickled
+    found = fork.Queue()
+    readers = [fork.Process(target=count_wrong_rows, args=(notes, seed, found)) for seed in range(4)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert [reader.exitcode for reader in readers] == [0] * 4
+    assert [found.get() for _ in readers] == [0] * 4
+
+
+@pytest.mark.parametrize("before", ["looked", "not looked", "another process"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("gone", "cannot read line 3 of .*rows.jsonl"),
+        ("cut", "line 3 of .*rows.jsonl is not what it was"),
+        ("other rows of equal length", "line 3 of .*rows.jsonl is not what it was"),
+        ("one letter in place", "line 3 of .*rows.jsonl is not what it was"),
+    ],
+)
+def test_a_file_that_changes_after_opening_gives_no_other_row(
+    tmp_path: Path, before: str, change: str, message: str
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(lines_of(MANY[:4]))
+    notes = open_annotations(path)
+    if before == "looked":
+        assert notes.row(2) == MANY[2]
+    elif before == "another process":
+        notes = pickle.loads(pickle.dumps(notes))  # noqa: S301
+    if change == "gone":
+        path.unlink()
+    elif change == "cut":
+        path.write_text(lines_of(MANY[:2]))
+    elif change == "one letter in place":
+        with path.open("r+b") as file:
+            file.seek(path.read_bytes().index(b'2"}'))
+            file.write(b"3")
+    else:
+        (tmp_path / "new").write_text(lines_of(MANY[4:8]))
+        (tmp_path / "new").replace(path)
+    with pytest.raises(InputError, match=message):
+        notes.row(2)

@@ -286,6 +286,19 @@ def test_annotations_meet_their_videos(many: Store, tmp_path: Path, suffix: str,
     assert [sample.annotation["id"] for sample in in_order] == [row["id"] for row in rows]  # type: ignore[index]
 
 
+def test_a_look_before_training_does_not_mix_up_the_annotations(many: Store, tmp_path: Path) -> None:
+    rows = [{"video": many.ids[number % 17], "n": f"{number:04}"} for number in range(1500)]
+    path = tmp_path / "qa.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stream = TokenStream(many, annotations=path, transform=lambda sample: (sample.id, sample.annotation))
+    next(iter(stream))
+    for epoch in (1, 2):
+        stream.set_epoch(epoch)
+        seen = list(DataLoader(stream, batch_size=None, num_workers=4, collate_fn=keys_of))
+        assert sorted(row["n"] for _, row in seen) == [row["n"] for row in rows]
+        assert all(video_id == row["video"] for video_id, row in seen)
+
+
 def test_a_state_of_other_annotations_is_refused(many: Store) -> None:
     rows = questions(many.ids)
     state = TokenStream(many, annotations=rows).state_dict()

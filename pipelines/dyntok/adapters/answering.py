@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,7 +13,7 @@ from dyntok.adapters.huggingface import TokenLM
 from dyntok.errors import UsageError
 from dyntok.load import Conversation, Store, TokenSequence, expand, pad_batch
 from dyntok.load.access import TORCH_DTYPES
-from dyntok.load.chat import CHATML, ChatTokenizer, Message
+from dyntok.load.chat import CHATML, ChatTokenizer, Message, render
 from dyntok.load.sequence import IGNORED_LABEL
 from dyntok.merging import MarkerMode
 
@@ -131,47 +131,27 @@ class Answerer:
         messages: list[Message] = [*self._system, {"role": "user", "content": question.text}]
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
-        if question.video_id is None:
-            return self._text_only(messages)
+        about_video = question.video_id is not None
         if answer is not None:
-            ids, labels = self._chat.encode(messages)
+            ids, labels = self._chat.encode(messages, video=about_video)
         else:
-            ids = self._chat.prompt(messages)
+            ids = self._chat.prompt(messages, video=about_video)
             labels = torch.full_like(ids, IGNORED_LABEL)
-        view = self.view
-        video = self.store[question.video_id].at(
-            view.threshold, budget=view.budget, frames=view.frames, markers=view.markers
-        )
-        return expand(Conversation(question.video_id, ids, labels, video), PLACEHOLDER_ID, view.markers)
-
-    def _text_only(self, messages: list[Message]) -> TokenSequence:
-        said = messages[-1]["role"] == "assistant"
-        prompt = self._render(messages[:-1] if said else messages, True)
-        whole = self._render(messages, False) if said else prompt
-        if not whole.startswith(prompt):
-            raise UsageError("the chat template does not begin an answer with its generation prompt")
-        answer = whole.removeprefix(prompt)
-        read, learned = self._ids(prompt), self._ids(answer)
-        nothing, info = torch.empty(0, dtype=torch.int64), self.store.info
-        return TokenSequence(
-            id="",
-            input_ids=torch.tensor(read + learned),
-            labels=torch.tensor([IGNORED_LABEL] * len(read) + learned),
-            visual_tokens=torch.empty(0, info.token_dim, dtype=TORCH_DTYPES[info.dtype]),
-            visual_index=nothing,
-            marker_index=nothing,
-        )
+        if question.video_id is None:
+            nothing, info = torch.empty(0, dtype=torch.int64), self.store.info
+            tokens = torch.empty(0, info.token_dim, dtype=TORCH_DTYPES[info.dtype])
+            return TokenSequence("", ids, labels, tokens, visual_index=nothing, marker_index=nothing)
+        video = self.store[question.video_id].at(**asdict(self.view))
+        return expand(Conversation(question.video_id, ids, labels, video), PLACEHOLDER_ID, self.view.markers)
 
     def _batch(self, sequences: Sequence[TokenSequence]) -> dict[str, Any]:
         return pad_batch(sequences, self._pad_id, side="left")
 
     def _end_ids(self) -> set[int]:
         """Ids that end an answer: the tokenizer's and the model's own, and what the template puts after a turn."""
-        turn = self._text_only(
-            [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
-        )
-        special = set(self.tokenizer.all_special_ids)
-        ends = {int(value) for value in turn.labels.tolist() if value in special}
+        turn = [{"role": "user", "content": _PROBE}, {"role": "assistant", "content": _PROBE}]
+        _, labels = self._chat.encode(turn, video=False)
+        ends = set(labels.tolist()) & set(self.tokenizer.all_special_ids)
         for source in (self.tokenizer, self.lm.model.generation_config):
             ids = source.eos_token_id
             ends |= set() if ids is None else set(ids) if isinstance(ids, list) else {ids}
@@ -185,17 +165,6 @@ class Answerer:
     def _until_end(self, ids: list[int]) -> list[int]:
         ends = {*self._ends, self._pad_id}
         return ids[: next((at for at, value in enumerate(ids) if value in ends), len(ids))]
-
-    def _render(self, messages: list[Message], prompt: bool) -> str:
-        return render(self.tokenizer, messages, prompt)
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
-
-
-def render(tokenizer: Any, messages: Sequence[Message], prompt: bool) -> str:
-    """A conversation as the chat template writes it."""
-    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt))
 
 
 def takes_text(tokenizer: Any) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dyntok.adapters.checkpoint import EMBEDDING, HEAD, find_language_model
+from dyntok.adapters.packing import check_packing, packing_arguments
 from dyntok.errors import CheckpointError, UsageError
 from dyntok.load import splice
 
@@ -22,8 +23,6 @@ _FORWARDED = (
     "output_attentions",
     "return_dict",
 )
-# Only variable-length attention knows these. Other implementations see the sequences by their restarting positions.
-_VARIABLE_LENGTH = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 # What a Trainer asks of what it trains, under the names that releases of transformers have for it.
 _THE_MODELS = frozenset(
     {
@@ -116,6 +115,7 @@ class TokenLM(nn.Module):
                 "train_row_marker needs a row marker to start from", hint="pass store.row_marker"
             )
         self.model = model
+        self._packing_problems: dict[tuple[Any, ...], UsageError | None] = {}
         self.project = None if project is None else project.to(self.device)
         marker = None if row_marker is None else row_marker.detach().to(self.device, copy=True)
         self.row_marker: Tensor | None
@@ -135,11 +135,19 @@ class TokenLM(nn.Module):
     def forward(self, labels: Tensor | None = None, **batch: Any) -> Any:
         """The model's output for a batch of `pad_batch` or `pack_batch`, with the loss if there are labels.
 
-        Keys that mean nothing to the model, such as `position` and `ids`, are left out, and there is no cache.
+        Keys that mean nothing to the model, such as `position` and `ids`, are left out, and there is no cache. Before
+        its first batch without a mask, the model is asked whether it keeps packed sequences apart: see `check_packing`.
+
+        Raises UsageError: it does not, and the batch holds several sequences in a row.
         """
         batch = self._on_device({**batch, "labels": labels})
-        names = _FORWARDED + (_VARIABLE_LENGTH if self._has_variable_length_attention() else ())
-        given = {name: batch[name] for name in names if batch.get(name) is not None}
+        given = {name: batch[name] for name in _FORWARDED if batch.get(name) is not None}
+        if "attention_mask" not in given and "position_ids" in given:
+            problem = self._packing_problem()
+            if _is_packed(batch):
+                if problem is not None:
+                    raise problem
+                given |= packing_arguments(self.model, batch)
         # With a cache, transformers would take a packed row for one sequence.
         return self.model(
             inputs_embeds=self.inputs_embeds(batch), labels=batch["labels"], use_cache=False, **given
@@ -178,8 +186,16 @@ class TokenLM(nn.Module):
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name) if name in _THE_MODELS else super().__getattr__(name)
 
-    def _has_variable_length_attention(self) -> bool:
-        return "flash" in (self.config.get_text_config()._attn_implementation or "")
+    def _packing_problem(self) -> UsageError | None:
+        """Why the model may not be given packed batches; found out once, on all ranks whatever their batches hold."""
+        asked = (id(self.model), self.config.get_text_config()._attn_implementation, self.device)
+        if asked not in self._packing_problems:
+            try:
+                check_packing(self.model)
+                self._packing_problems[asked] = None
+            except UsageError as error:
+                self._packing_problems[asked] = error
+        return self._packing_problems[asked]
 
     def _on_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         device = self.device
@@ -187,6 +203,13 @@ class TokenLM(nn.Module):
             name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
             for name, value in batch.items()
         }
+
+
+def _is_packed(batch: Mapping[str, Any]) -> bool:
+    """Whether a row holds several sequences. Looks at the positions, and so waits for the device, only if it must."""
+    if batch.get("cu_seq_lens_q") is not None:
+        return len(batch["cu_seq_lens_q"]) > 2
+    return bool((batch["position_ids"][:, 1:] == 0).any())
 
 
 def _copies(module: nn.Module) -> dict[str, str]:

@@ -11,12 +11,13 @@ import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch.utils.data import DataLoader
 
 from dyntok.errors import ConfigError, UsageError
 from dyntok.load.batches import Batch
+from dyntok.load.cursor import Resumable
 
 if find_spec("accelerate") is None:
     raise UsageError("the Trainer of transformers needs accelerate", hint="pip install accelerate")
@@ -25,17 +26,6 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 _STATE = "dyntok_stream_{:05d}.json"
-
-
-class ResumableStream(Protocol):
-    """What `TokenTrainer` asks of a stream; `BatchStream` and `TokenStream` are such."""
-
-    @property
-    def epoch(self) -> int: ...
-    def set_epoch(self, epoch: int) -> None: ...
-    def mark(self, batch: Any) -> None: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: Any) -> None: ...
 
 
 class TokenTrainer(Trainer):  # type: ignore[misc]
@@ -67,7 +57,7 @@ class TokenTrainer(Trainer):  # type: ignore[misc]
         args: Any,
         *,
         train_loader: DataLoader[Any],
-        stream: ResumableStream | None = None,
+        stream: Resumable | None = None,
         eval_loader: DataLoader[Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -108,7 +98,7 @@ class TokenTrainer(Trainer):  # type: ignore[misc]
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **settings)
 
 
-def load_stream_state(stream: ResumableStream, checkpoint: str | Path) -> None:
+def load_stream_state(stream: Resumable, checkpoint: str | Path) -> None:
     """Put a stream where it stood when a `TokenTrainer` wrote `checkpoint`, whatever the number of ranks then.
 
     Raises UsageError: the checkpoint holds no place in the stream, or that of another dataset.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dyntok.errors import DamageError, StoreError, UsageError
+from dyntok.load.order import Int64
 from dyntok.merging import (
     MarkerMode,
     VideoTokens,
@@ -32,6 +33,7 @@ from dyntok.store import (
     open_shard_reader,
     parse_safetensors,
 )
+from dyntok.store.index import hash_id
 from dyntok.store.names import MARKER_FILE
 
 OPEN_SHARDS = 16
@@ -85,14 +87,13 @@ class Store:
 
     def __getitem__(self, video_id: str) -> StoredVideo:
         position = self.index.position(video_id)
-        row = int(self.index.numbers("row")[position])
-        if row < 0:
+        if self.index.numbers("row")[position] < 0:
             _, failed = self.index.row(position)
             raise StoreError(
                 f"{video_id} is not in the store: {failed.status}: {failed.error_class}: {failed.error}",
                 hint="`dyntok encode ... --retry-failed` tries failed videos again",
             )
-        return StoredVideo(self, int(self.index.numbers("shard")[position]), row)
+        return StoredVideo(self, position)
 
     def __repr__(self) -> str:
         return f"Store({self.root.url!r}, videos={len(self)}, threshold={self.info.stored_threshold:g})"
@@ -132,7 +133,7 @@ class Selection:
         token_count, marker_count: N and M; together the length of the video in a sequence.
     """
 
-    positions: np.ndarray[Any, np.dtype[np.int64]]
+    positions: Int64
     threshold: float
     token_count: int
     marker_count: int
@@ -142,19 +143,27 @@ class Selection:
 
 
 class StoredVideo:
-    """One encoded video. Reads its similarity map when first needed, and tokens only in `at`."""
+    """One encoded video, at a position of the index. Reads its similarity map when first needed, and tokens only in
+    `at`."""
 
-    def __init__(self, store: Store, shard: int, row: int) -> None:
+    def __init__(self, store: Store, position: int) -> None:
         self._store = store
-        self._shard = shard
-        self._row = row
+        self._position = position
+        self._shard, self._row = (int(store.index.numbers(name)[position]) for name in ("shard", "row"))
         self._head: VideoHead | None = None
 
     @property
     def head(self) -> VideoHead:
-        """Everything but the tokens, as stored."""
+        """Everything but the tokens, as stored. Raises StoreError if the store now has another video in its place."""
         if self._head is None:
-            self._head = self._store.reader(self._shard).head(self._row)
+            reader = self._store.reader(self._shard)
+            hashes = [hash_id(held.id) for held in reader.rows[self._row : self._row + 1]]
+            if hashes != [self._store.index.numbers("id_hash")[self._position]]:
+                raise StoreError(
+                    f"shard {self._shard} of {self._store.root.url} was written anew after the store was opened",
+                    hint="open the store again",
+                )
+            self._head = reader.head(self._row)
         return self._head
 
     @property
@@ -233,34 +242,13 @@ class StoredVideo:
 
     def read(self, selection: Selection) -> VideoTokens:
         """The tokens of a selection made by `select` of this video; see `at`."""
-        whole = len(selection.positions) == self.frame_count
-        return self._read(selection.positions, selection.threshold, whole=whole)
-
-    def _frames_that_fit(self, budget: int | None, markers: MarkerMode) -> int:
-        if budget is None:
-            raise UsageError(
-                'frames="fit" goes with a budget', hint="add budget=, or give a number of frames"
-            )
-        rows = self.head.grid.rows
-        once = marker_count(markers, 0, rows)
-        each = rows + marker_count(markers, 1, rows) - once
-        # At least one, so that a budget too small for that is explained where budgets are.
-        return max(1, min(self.frame_count, (budget - once) // each))
-
-    def _positions(self, frames: int | None) -> np.ndarray[Any, np.dtype[np.int64]]:
-        total = self.frame_count
-        if frames is None or frames >= total:
-            return np.arange(total)
-        if frames < 1:
-            raise UsageError(f"frames must be at least 1, got {frames}")
-        return np.linspace(0, total - 1, frames).astype(np.int64)
-
-    def _read(
-        self, positions: np.ndarray[Any, np.dtype[np.int64]], threshold: float, whole: bool
-    ) -> VideoTokens:
         info, head = self._store.info, self.head
-        number = _level_at(info, threshold)
-        level = self._store.reader(self._shard).level(self._row, number or 0, None if whole else positions)
+        positions, threshold = selection.positions, selection.threshold
+        # The stored level that holds exactly these tokens, if there is one; merging compares as float32.
+        levels = [np.float32(level) for level in info.level_thresholds]
+        number = levels.index(np.float32(threshold)) if np.float32(threshold) in levels else None
+        frames = None if len(positions) == self.frame_count else positions
+        level = self._store.reader(self._shard).level(self._row, number or 0, frames)
         similarity = torch.from_numpy(head.similarity[positions])
         stored = plan_from_similarity(similarity, level.threshold)
         if stored.token_count != len(level.tokens):
@@ -286,13 +274,24 @@ class StoredVideo:
             frame_pts=torch.from_numpy(head.frames.frame_pts[positions]),
         )
 
+    def _frames_that_fit(self, budget: int | None, markers: MarkerMode) -> int:
+        if budget is None:
+            raise UsageError(
+                'frames="fit" goes with a budget', hint="add budget=, or give a number of frames"
+            )
+        rows = self.head.grid.rows
+        once = marker_count(markers, 0, rows)
+        each = rows + marker_count(markers, 1, rows) - once
+        # At least one, so that a budget too small for that is explained where budgets are.
+        return max(1, min(self.frame_count, (budget - once) // each))
 
-def _level_at(info: DatasetInfo, threshold: float) -> int | None:
-    """The stored level that holds exactly this threshold's tokens; merging compares as float32."""
-    for number, stored in enumerate(info.level_thresholds):
-        if np.float32(stored) == np.float32(threshold):
-            return number
-    return None
+    def _positions(self, frames: int | None) -> Int64:
+        total = self.frame_count
+        if frames is None or frames >= total:
+            return np.arange(total)
+        if frames < 1:
+            raise UsageError(f"frames must be at least 1, got {frames}")
+        return np.linspace(0, total - 1, frames).astype(np.int64)
 
 
 def _empty(rows: int, dim: int, dtype: torch.dtype) -> Tensor:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-import weakref
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 import fsspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
 from dyntok.errors import InputError
+from dyntok.objects import PrivateFolder, Remote
+from dyntok.urls import url_protocol
 
 KEYS = ("video", "video_id", "id")
 _MAX_LINE_BYTES = 2**26
+_CHANGED = (
+    "put the file back as it was, or begin anew with the new one: a stream goes on with what it was made with"
+)
+# Other processes may read what was pickled after the annotations here are gone: until this one ends.
+_KEPT: list[PrivateFolder] = []
 
 
 class Annotations(Protocol):
@@ -85,40 +89,43 @@ class _RowAnnotations:
 
 
 class _LineAnnotations:
-    """A jsonl file: ids and line offsets are in memory, the lines are not."""
+    """A jsonl file: ids, line offsets and a hash of each line are in memory, the lines are not.
+
+    Nothing stays open, so that no position or connection is shared over a fork; what is read must have its hash, so
+    that a file that changed gives no other row.
+    """
 
     def __init__(self, name: str, path: str, key: str | None) -> None:
         self.where = name
-        self._path = path
-        self._file: BinaryIO | None = None
+        self._path = str(Path(path).absolute()) if _is_local(path) else path
         ids: list[pa.Array] = []
         batch: list[str] = []
-        offsets = [0]
-        hasher = xxhash.xxh3_64()
+        offsets, hashes = array("q", [0]), array("Q")
+        whole = xxhash.xxh3_64()
         with _open(path) as file:
             for number, line in enumerate(_lines(file, name), 1):
-                hasher.update(line)
+                whole.update(line)
                 offsets.append(offsets[-1] + len(line))
-                batch.append(
-                    _id_of(_parse(line, f"line {number} of {name}"), key, f"line {number} of {name}")
-                )
+                hashes.append(xxhash.xxh3_64_intdigest(line))
+                where = f"line {number} of {name}"
+                batch.append(_id_of(_parse(line, where), key, where))
                 if len(batch) == 65536:
                     ids.append(pa.array(batch, pa.string()))
                     batch = []
         self.ids = pa.concat_arrays([*ids, pa.array(batch, pa.string())])
-        self.digest = hasher.hexdigest()
-        self._offsets: npt.NDArray[np.int64] = np.array(offsets)
+        self.digest = whole.hexdigest()
+        self._offsets, self._hashes = np.asarray(offsets), np.asarray(hashes)
 
     def row(self, number: int) -> dict[str, Any]:
-        if self._file is None:
-            self._file = _open(self._path)
+        where = f"line {number + 1} of {self.where}"
         begin, end = (int(edge) for edge in self._offsets[number : number + 2])
-        self._file.seek(begin)
-        return _parse(self._file.read(end - begin), f"line {number + 1} of {self.where}")
-
-    def __getstate__(self) -> dict[str, Any]:
-        # An open file would share its position with the process it came from.
-        return {**self.__dict__, "_file": None}
+        try:
+            line = _read(self._path, begin, end - begin)
+        except OSError as error:
+            raise InputError(f"cannot read {where}: {error}", hint=_CHANGED) from error
+        if xxhash.xxh3_64_intdigest(line) != self._hashes[number]:
+            raise InputError(f"{where} is not what it was when the file was opened", hint=_CHANGED)
+        return _parse(line, where)
 
 
 class _ParquetAnnotations:
@@ -154,29 +161,28 @@ def _as_lines(path: str) -> str:
             raise InputError(f"{path} is no JSON: {error}") from error
     if not isinstance(rows, list):
         raise InputError(f"{path} holds no JSON list", hint="one object a line goes into a .jsonl file")
-    folder = tempfile.mkdtemp(prefix="dyntok-annotations-")
-    target = Path(folder, "rows.jsonl")
+    _KEPT.append(PrivateFolder())
+    target = _KEPT[-1].path / "rows.jsonl"
     with target.open("w", encoding="utf-8") as out:
         out.writelines(json.dumps(row) + "\n" for row in rows)
-    weakref.finalize(_ALIVE, _remove, folder, os.getpid())
     return str(target)
-
-
-class _Alive:
-    """Lives as long as this process."""
-
-
-_ALIVE = _Alive()
-
-
-def _remove(folder: str, owner: int) -> None:
-    # Worker processes inherit this call and must leave the folder to its owner.
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _open(path: str) -> BinaryIO:
     return cast(BinaryIO, fsspec.open(path, "rb").open())
+
+
+def _read(path: str, begin: int, length: int) -> bytes:
+    if _is_local(path):
+        with Path(path).open("rb") as file:
+            file.seek(begin)
+            return file.read(length)
+    remote, inner = Remote.open(path)
+    return remote.read(inner, begin, length)
+
+
+def _is_local(path: str) -> bool:
+    return url_protocol(path) is None and "::" not in path
 
 
 def _lines(file: BinaryIO, where: str) -> Iterator[bytes]:

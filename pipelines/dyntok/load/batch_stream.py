@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset
 
 from dyntok.errors import UsageError
 from dyntok.load.batches import Batch, pack_batch, pad_batch
+from dyntok.load.cursor import Resumable
 from dyntok.load.grouping import pack_lengths, pad_lengths
 from dyntok.load.order import order_key, permutation
 from dyntok.load.sequence import Conversation, TokenSequence, expand
@@ -31,16 +32,16 @@ class TextEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """A sequence before its tokens are read: which step, how long, its text. `draft` is None where it was damaged."""
+    """A sequence before its tokens are read: which step, its text, how long."""
 
     step: int
-    draft: Draft | None
-    input_ids: Tensor | None = None
-    labels: Tensor | None = None
-    length: int = 0
+    draft: Draft
+    input_ids: Tensor
+    labels: Tensor
+    length: int
 
 
-class BatchStream(IterableDataset[Batch]):
+class BatchStream(Resumable, IterableDataset[Batch]):
     """Batches of a stream's sequences, of at most `max_tokens` each. For a DataLoader with `batch_size=None`.
 
     A window of samples is planned from texts and similarity maps; tokens are read when their batch is due, so memory
@@ -80,48 +81,28 @@ class BatchStream(IterableDataset[Batch]):
             raise UsageError(
                 f"max_tokens={max_tokens}, window={window}, too_long={too_long!r}: no such choice"
             )
-        self.stream = stream
+        self.stream, self.cursor = stream, stream.cursor
         self.encode_text = encode_text
         self.max_tokens, self.packed, self.window = max_tokens, packed, window
         self.pad_id, self.too_long = pad_id, too_long
 
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next iteration goes through; after `load_state_dict`, that of the state."""
-        return self.stream.epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """See `TokenStream.set_epoch`."""
-        self.stream.set_epoch(epoch)
-
-    def mark(self, batch: Mapping[str, Any]) -> None:
-        """See `TokenStream.mark`."""
-        self.stream.mark(batch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `TokenStream.state_dict`."""
-        return self.stream.state_dict()
-
-    def load_state_dict(self, state: Any) -> None:
-        """See `TokenStream.load_state_dict`."""
-        self.stream.load_state_dict(state)
-
     def __iter__(self) -> Iterator[Batch]:
-        cursor = self.stream.cursor
+        cursor = self.cursor
         steps = cursor.begin()
         dropped: list[tuple[str, int]] = []
         for first in range(0, len(steps), self.window):
             window = steps[first : first + self.window]
             if all(cursor.is_seen(step) for step in window):
                 continue
-            planned = [self._plan(step) for step in window]
-            for plan in planned:
-                if plan.length <= self.max_tokens and plan.draft is not None:
-                    continue
-                if not cursor.is_seen(plan.step):
-                    dropped += self._drop(plan)
-                    cursor.seen(plan.step)
-            for members in self._groups([p for p in planned if p.draft and p.length <= self.max_tokens]):
+            planned: list[_Planned] = []
+            for step in window:
+                plan = self._plan(step)
+                if plan is not None and plan.length <= self.max_tokens:
+                    planned.append(plan)
+                elif not cursor.is_seen(step):
+                    dropped += [] if plan is None else [self._drop(plan)]
+                    cursor.seen(step)
+            for members in self._groups(planned):
                 unseen = [plan for plan in members if not cursor.is_seen(plan.step)]
                 sequences = [sequence for plan in unseen if (sequence := self._sequence(plan)) is not None]
                 for plan in unseen:
@@ -130,43 +111,34 @@ class BatchStream(IterableDataset[Batch]):
                     yield {**self._batch(sequences), "dropped": dropped}
                     dropped = []
 
-    def _plan(self, step: int) -> _Planned:
+    def _plan(self, step: int) -> _Planned | None:
+        """None where the sample is damaged and is to be skipped."""
         draft = self.stream.draft(step)
         if draft is None:
-            return _Planned(step, None)
+            return None
         ids, labels = self.encode_text.text(draft.annotation, draft.stored.id)
         # The placeholder gives way to the video.
         return _Planned(step, draft, ids, labels, len(ids) - 1 + len(draft.selection))
 
-    def _drop(self, plan: _Planned) -> list[tuple[str, int]]:
-        if plan.draft is None:
-            return []
+    def _drop(self, plan: _Planned) -> tuple[str, int]:
+        video_id = plan.draft.stored.id
         if self.too_long == "raise":
             raise UsageError(
-                f"{plan.draft.stored.id} makes a sequence of {plan.length}, more than max_tokens={self.max_tokens}",
+                f"{video_id} makes a sequence of {plan.length}, more than max_tokens={self.max_tokens}",
                 hint='give the stream a budget, a lower threshold or frames="fit"; or too_long="drop"',
             )
-        log.warning(
-            "%s is dropped: a sequence of %d, more than %d",
-            plan.draft.stored.id,
-            plan.length,
-            self.max_tokens,
-        )
-        return [(plan.draft.stored.id, plan.length)]
+        log.warning("%s is dropped: a sequence of %d, more than %d", video_id, plan.length, self.max_tokens)
+        return video_id, plan.length
 
     def _groups(self, planned: Sequence[_Planned]) -> Iterator[list[_Planned]]:
         """The window's batches, in an order that does not follow their lengths."""
         lengths = [plan.length for plan in planned]
         groups = (pack_lengths if self.packed else pad_lengths)(lengths, self.max_tokens)
-        key = order_key(
-            "batches", self.stream.seed, self.stream.cursor.reading, planned[0].step if planned else 0
-        )
+        key = order_key("batches", self.stream.seed, self.cursor.reading, planned[0].step if planned else 0)
         for number in permutation(len(groups), key):
             yield [planned[place] for place in groups[number]]
 
     def _sequence(self, plan: _Planned) -> TokenSequence | None:
-        if plan.draft is None or plan.input_ids is None or plan.labels is None:
-            return None
         sample = self.stream.load(plan.draft)
         if sample is None:
             return None

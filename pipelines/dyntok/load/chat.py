@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -102,51 +102,38 @@ class ChatTokenizer:
         except UsageError as error:
             raise UsageError(f"{video_id}: {error.message}", hint=error.hint) from error
 
-    def encode(self, messages: Sequence[Message]) -> tuple[Tensor, Tensor]:
+    def encode(self, messages: Sequence[Message], *, video: bool = True) -> tuple[Tensor, Tensor]:
         """`input_ids` and `labels` `[L]` int64 of a whole conversation; labels are -100 outside assistant turns.
+
+        Without `video` the conversation is about none, and no placeholder is looked for.
 
         Raises UsageError: there is not exactly one placeholder, or the template rewrites earlier turns when a later
         one is added.
         """
-        messages = with_placeholder(messages)
-        ids: list[int] = []
-        labels: list[int] = []
-        done = ""
-        for number, message in enumerate(messages, 1):
-            if message["role"] != "assistant":
-                continue
-            prompt = self._render(messages[: number - 1], True)
-            answer = self._render(messages[:number], False)
-            for text, learned in ((_rest(prompt, done), False), (_rest(answer, prompt), True)):
-                piece = self._ids(text)
-                ids += piece
-                labels += piece if learned else [IGNORED_LABEL] * len(piece)
-            done = answer
-        tail = self._ids(_rest(self._render(messages, False), done))
-        ids += tail
-        labels += [IGNORED_LABEL] * len(tail)
-        return torch.tensor(ids), torch.tensor(labels)
+        pieces = list(self._pieces(messages, False, video))
+        labels = [
+            label for ids, learned in pieces for label in (ids if learned else [IGNORED_LABEL] * len(ids))
+        ]
+        return torch.tensor([number for ids, _ in pieces for number in ids]), torch.tensor(labels)
 
-    def prompt(self, messages: Sequence[Message]) -> Tensor:
-        """`input_ids [L]` up to where the assistant is to speak, for `generate`."""
-        messages = with_placeholder(messages)
-        ids: list[int] = []
+    def prompt(self, messages: Sequence[Message], *, video: bool = True) -> Tensor:
+        """`input_ids [L]` up to where the assistant is to speak, for `generate`. As `encode` otherwise."""
+        return torch.tensor([number for ids, _ in self._pieces(messages, True, video) for number in ids])
+
+    def _pieces(
+        self, messages: Sequence[Message], to_answer: bool, video: bool
+    ) -> Iterator[tuple[list[int], bool]]:
+        """Ids piece by piece, and whether they are learned: what comes before an assistant's turn, then the turn."""
+        messages, ids = (with_placeholder(messages), self._ids) if video else (messages, self._plain)
         done = ""
         for number, message in enumerate(messages, 1):
             if message["role"] == "assistant":
-                prompt, answer = (
-                    self._render(messages[: number - 1], True),
-                    self._render(messages[:number], False),
-                )
-                ids += self._ids(_rest(prompt, done)) + self._ids(_rest(answer, prompt))
+                prompt = render(self.tokenizer, messages[: number - 1], True)
+                answer = render(self.tokenizer, messages[:number], False)
+                yield ids(_rest(prompt, done)), False
+                yield ids(_rest(answer, prompt)), True
                 done = answer
-        return torch.tensor(ids + self._ids(_rest(self._render(messages, True), done)))
-
-    def _render(self, messages: Sequence[Message], prompt: bool) -> str:
-        text = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=prompt
-        )
-        return str(text)
+        yield ids(_rest(render(self.tokenizer, messages, to_answer), done)), False
 
     def _ids(self, text: str) -> list[int]:
         """Token ids of a piece of rendered text, the placeholder's id where a placeholder stands."""
@@ -158,6 +145,11 @@ class ChatTokenizer:
 
     def _plain(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+def render(tokenizer: Any, messages: Sequence[Message], prompt: bool) -> str:
+    """A conversation as the tokenizer's chat template writes it; with `prompt`, up to where the assistant speaks."""
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt))
 
 
 def with_placeholder(messages: Sequence[Message]) -> list[Message]:

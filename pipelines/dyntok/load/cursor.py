@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dyntok.errors import UsageError
-from dyntok.load.progress import Progress, Remaining, Share, StreamState, find_states, left_by
+from dyntok.load.remaining import Remaining, SeenSteps, Share, StreamState, find_states, left_by
 
 
 class Cursor:
@@ -32,7 +32,7 @@ class Cursor:
         self.rank_share = rank_share
         self._epoch = 0
         self._remaining = Remaining(total)
-        self._progress = Progress()
+        self._seen_steps = SeenSteps()
         self._loaded: StreamState | None = None
         self._marked = False
         self._turn = 0
@@ -75,7 +75,7 @@ class Cursor:
     def begin(self) -> range:
         """Go on with a loaded state, or start the epoch anew; all steps of this reader's part of it."""
         if self._loaded is not None and self._loaded.epoch == self.epoch:
-            self._progress = _for_share(self._loaded, self.share)
+            self._seen_steps = _for_share(self._loaded, self.share)
             self._loaded = None
         else:
             self._begin(self.epoch, Remaining(self._total))
@@ -86,18 +86,18 @@ class Cursor:
         return self._remaining.position(self.share.place(step))
 
     def is_seen(self, step: int) -> bool:
-        return step in self._progress
+        return step in self._seen_steps
 
     def seen(self, step: int) -> None:
         """Count a step as seen: the next `state_dict` goes on after it."""
-        self._progress.add(step)
+        self._seen_steps.add(step)
         if get_worker_info() is not None:
             self._shared[1] += 1
 
     # state --------------------------------------------------------------------------------------------------
 
     def mark(self, batch: Mapping[str, Any] | Tensor | Sequence[int] | int) -> None:
-        """See `TokenStream.mark`."""
+        """See `Resumable.mark`."""
         if isinstance(batch, Mapping):
             if "position" not in batch:
                 raise UsageError("the batch has no `position`", hint="make it with dyntok's collators")
@@ -112,30 +112,30 @@ class Cursor:
                     f"position {position} is not one of rank {self.rank_share.rank} in epoch {self._epoch}",
                     hint="mark each batch on the rank that it came to, once, and call set_epoch between epochs",
                 )
-            if step in self._progress:
+            if step in self._seen_steps:
                 raise UsageError(
                     f"position {position} was marked before in epoch {self._epoch}",
                     hint="call set_epoch between epochs; without workers, iterating marks by itself",
                 )
-            self._progress.add(step)
+            self._seen_steps.add(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """See `TokenStream.state_dict`."""
+        """See `Resumable.state_dict`."""
         in_training = get_worker_info() is None
         if in_training and int(self._shared[1]) and not self._marked:
             raise UsageError(
                 "the loader's workers handed out samples, and this process does not know which were used",
                 hint="call stream.mark(batch) after each batch, or take the state of torchdata's StatefulDataLoader",
             )
-        line, share, progress = self._remaining, self.share, self._progress
+        line, share, seen = self._remaining, self.share, self._seen_steps
         if self._loaded is not None:
-            progress = _for_share(self._loaded, share)
+            seen = _for_share(self._loaded, share)
         elif self._epoch != self.epoch:
-            line, progress = Remaining(self._total), Progress()
-        return StreamState(self._dataset, self.epoch, line, share, progress, self._turn).to_json()
+            line, seen = Remaining(self._total), SeenSteps()
+        return StreamState(self._dataset, self.epoch, line, share, seen, self._turn).to_json()
 
     def load_state_dict(self, saved: Any) -> None:
-        """See `TokenStream.load_state_dict`."""
+        """See `Resumable.load_state_dict`."""
         states = find_states(saved)
         if not states:
             raise UsageError("there is no stream's state in what was given", hint="give stream.state_dict()")
@@ -147,7 +147,7 @@ class Cursor:
         state = self._own(states)
         self._choose(state.epoch)
         self._begin(state.epoch, state.remaining)
-        self._progress = Progress(state.progress.prefix, set(state.progress.extras))
+        self._seen_steps = SeenSteps(state.seen.prefix, set(state.seen.extras))
         self._loaded, self._turn = state, state.turn
         if state.share != self.rank_share:
             self._place_taken = state.share.worker
@@ -163,7 +163,7 @@ class Cursor:
             by_rank = replace(first.share, worker=0, workers=1)
             if by_rank == rank and first.share.workers == worker.num_workers:
                 return first
-        return StreamState(self._dataset, first.epoch, left_by(states), rank, Progress())
+        return StreamState(self._dataset, first.epoch, left_by(states), rank, SeenSteps())
 
     # parts --------------------------------------------------------------------------------------------------
 
@@ -171,7 +171,7 @@ class Cursor:
         self._shared[0], self._shared[1] = epoch, 0
 
     def _begin(self, epoch: int, remaining: Remaining) -> None:
-        self._epoch, self._remaining, self._progress = epoch, remaining, Progress()
+        self._epoch, self._remaining, self._seen_steps = epoch, remaining, SeenSteps()
         self._loaded, self._marked, self._turn, self._place_taken = None, False, 0, None
 
     def _length(self) -> int:
@@ -179,14 +179,61 @@ class Cursor:
         return whole // deal * deal if self._even else whole
 
 
-def _for_share(state: StreamState, share: Share) -> Progress:
-    """The progress of a state as that of `share`: its own, or a worker's part of what its rank saw."""
-    seen = state.share
-    if seen == share:
-        return state.progress
-    progress = Progress(share.steps(seen.place(state.progress.prefix)))
-    for extra in sorted(state.progress.extras):
-        step = share.step(seen.place(extra))
+class Resumable:
+    """A stream that has a place in its epoch, and can go on from there: `TokenStream` and `BatchStream`."""
+
+    cursor: Cursor
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration goes through; after `load_state_dict`, that of the state."""
+        return self.cursor.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration goes through, in this process and in its workers."""
+        self.cursor.set_epoch(epoch)
+
+    def mark(self, batch: Mapping[str, Any] | Tensor | Sequence[int] | int) -> None:
+        """Say that a batch was used, so that `state_dict` in the training process goes on after it.
+
+        Needed where a plain DataLoader has workers, which read ahead of what was used.
+
+        Args:
+            batch: a batch of this stream's sequences (its `position`), or positions.
+
+        Raises:
+            UsageError: a position is not this rank's, or was marked before in this epoch.
+        """
+        self.cursor.mark(batch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this rank, or in a worker this worker, stands: plain values.
+
+        Raises:
+            UsageError: workers have handed out samples, and none was marked as used.
+        """
+        return self.cursor.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        """Go on where a state stopped.
+
+        Args:
+            state: a `state_dict()`; or a list of those of all ranks, to go on with another number of ranks or
+                workers. States are found inside a StatefulDataLoader's own state too.
+
+        Raises:
+            UsageError: it holds no state of this dataset and seed, or those of some readers are missing.
+        """
+        self.cursor.load_state_dict(state)
+
+
+def _for_share(state: StreamState, share: Share) -> SeenSteps:
+    """The steps that a state saw, as those of `share`: its own, or a worker's part of what its rank saw."""
+    if state.share == share:
+        return state.seen
+    seen = SeenSteps(share.steps(state.share.place(state.seen.prefix)))
+    for extra in sorted(state.seen.extras):
+        step = share.step(state.share.place(extra))
         if step is not None:
-            progress.add(step)
-    return progress
+            seen.add(step)
+    return seen

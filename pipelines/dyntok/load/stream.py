@@ -5,26 +5,25 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import numpy as np
 import xxhash
-from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset
 
 from dyntok.errors import DamageError, UsageError
 from dyntok.load.access import Selection, Store, StoredVideo, open_store
 from dyntok.load.annotations import open_annotations
-from dyntok.load.cursor import Cursor
+from dyntok.load.cursor import Cursor, Resumable
 from dyntok.load.items import join_items
 from dyntok.load.order import EpochOrder, draw, order_key
-from dyntok.load.progress import Share
+from dyntok.load.remaining import Share
 from dyntok.merging import MARKER_MODES, MarkerMode, VideoTokens, marker_count
 
 log = logging.getLogger("dyntok")
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -60,7 +59,7 @@ class Draft:
     annotation: Mapping[str, Any] | None
 
 
-class TokenStream(IterableDataset[T_co], Generic[T_co]):
+class TokenStream(Resumable, IterableDataset[T_co], Generic[T_co]):
     """The samples of a store, one epoch an iteration, for `torch.utils.data.DataLoader` or `StatefulDataLoader`.
 
     A sample is a video, or with `annotations` a row of these. Each is seen exactly once an epoch, by one rank and one
@@ -125,7 +124,6 @@ class TokenStream(IterableDataset[T_co], Generic[T_co]):
         self._check_budget()
         self.cursor = Cursor(self._identify(), self.samples, _share(rank, world_size, block), even_ranks)
         self._order: tuple[int, EpochOrder] | None = None
-        self._private: tuple[int, Store] | None = None
         self._items.log_unavailable(self.store)
 
     @property
@@ -142,15 +140,6 @@ class TokenStream(IterableDataset[T_co], Generic[T_co]):
         return f"TokenStream({self.store!r}, samples={self.samples}, rank={share.rank} of {share.ranks})"
 
     # iterating ----------------------------------------------------------------------------------------------
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next iteration goes through; after `load_state_dict`, that of the state."""
-        return self.cursor.epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration goes through, in this process and in its workers."""
-        self.cursor.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[T_co]:
         for step in self.cursor.begin():
@@ -169,90 +158,44 @@ class TokenStream(IterableDataset[T_co], Generic[T_co]):
         """What `read` would read, without its tokens."""
         epoch, position = self.cursor.reading, self.cursor.position(step)
         item = self._epoch_order(epoch).item(position)
-        store, video = self._own_store(), int(self._items.video[item])
-        numbers = store.index.numbers
-        stored = StoredVideo(store, int(numbers("shard")[video]), int(numbers("row")[video]))
+        stored = StoredVideo(self.store, int(self._items.video[item]))
         annotation = None
         if self._annotations is not None:
             annotation = self._annotations.row(int(self._items.annotation[item]))
-        with self._damage() as intact:
+
+        def select() -> Draft:
             threshold = draw(self.thresholds, self.seed, epoch, stored.id)
             selection = stored.select(threshold, budget=self.budget, frames=self.frames, markers=self.markers)
-            intact.append(Draft(stored, selection, position, epoch, annotation))
-        return intact[0] if intact else None
+            return Draft(stored, selection, position, epoch, annotation)
+
+        return self._intact(select)
 
     def load(self, draft: Draft) -> StreamSample | None:
         """The sample of a draft."""
-        with self._damage() as intact:
-            video = draft.stored.read(draft.selection)
-            intact.append(
-                StreamSample(
-                    draft.stored.id, video, draft.position, draft.epoch, draft.annotation, self.markers
-                )
-            )
-        return intact[0] if intact else None
-
-    # state --------------------------------------------------------------------------------------------------
-
-    def mark(self, batch: Mapping[str, Any] | Tensor | Sequence[int] | int) -> None:
-        """Say that a batch was used, so that `state_dict` in the training process goes on after it.
-
-        Needed where a plain DataLoader has workers, which read ahead of what was used.
-
-        Args:
-            batch: a batch of this stream's sequences (its `position`), or positions.
-
-        Raises:
-            UsageError: a position is not this rank's, or was marked before in this epoch.
-        """
-        self.cursor.mark(batch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where this rank, or in a worker this worker, stands: plain values.
-
-        Raises:
-            UsageError: workers have handed out samples, and none was marked as used.
-        """
-        return self.cursor.state_dict()
-
-    def load_state_dict(self, state: Any) -> None:
-        """Go on where a state stopped.
-
-        Args:
-            state: a `state_dict()`; or a list of those of all ranks, to go on with another number of ranks or
-                workers. States are found inside a StatefulDataLoader's own state too.
-
-        Raises:
-            UsageError: it holds no state of this dataset and seed, or those of some readers are missing.
-        """
-        self.cursor.load_state_dict(state)
+        video = self._intact(lambda: draft.stored.read(draft.selection))
+        if video is None:
+            return None
+        return StreamSample(
+            draft.stored.id, video, draft.position, draft.epoch, draft.annotation, self.markers
+        )
 
     # parts --------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _damage(self) -> Iterator[list[Any]]:
-        """Here a DamageError is raised, or logged where damaged samples are to be skipped."""
+    def _intact(self, read: Callable[[], T]) -> T | None:
+        """What `read` gives; where damaged samples are to be skipped, None and a line in the log for such a one."""
         try:
-            yield []
+            return read()
         except DamageError as error:
             if self.on_damage == "raise":
                 raise
             log.error("sample skipped: %s", error.message)
+            return None
 
     def _epoch_order(self, epoch: int) -> EpochOrder:
         if self._order is None or self._order[0] != epoch:
             key = order_key("epoch", self.seed, epoch) if self._shuffle else None
             self._order = epoch, EpochOrder(self._items.counts, key, self._window)
         return self._order[1]
-
-    def _own_store(self) -> Store:
-        """The store with files of this process: connections and positions must not be shared over a fork."""
-        if self._private is None or self._private[0] != os.getpid():
-            store = self.store
-            if get_worker_info() is not None:
-                store = Store(store.root.reopen(), store.info, store.index)
-            self._private = os.getpid(), store
-        return self._private[1]
 
     def _identify(self) -> str:
         hasher = xxhash.xxh3_64(self.store.index.numbers("id_hash")[self._items.video].tobytes())
@@ -277,9 +220,6 @@ class TokenStream(IterableDataset[T_co], Generic[T_co]):
                 f"budget of {self.budget}",
                 hint='add frames="fit" to drop frames where needed, or a larger budget',
             )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_private": None}
 
 
 def _thresholds(thresholds: float | Sequence[float] | None, stored: float) -> tuple[float, ...]:

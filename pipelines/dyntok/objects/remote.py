@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,14 +74,15 @@ class Remote:
     """A file system of any protocol. `path` arguments are fsspec's paths, without the protocol.
 
     Faults that may pass are tried again (`Patience`). All methods raise ObjectStoreError (`MissingObjectError`,
-    `DeniedObjectError`) and nothing else. Safe to use from several threads.
+    `DeniedObjectError`) and nothing else. Safe to use from several threads, and in a fork.
     """
 
     def __init__(
         self, fs: Any, protocol: str | None, patience: Patience | None = None, stop: Stop = lambda: False
     ) -> None:
-        self._fs = fs
+        self._opened, self._process = fs, os.getpid()
         self._stop = stop
+        self._url: str | None = None
         self._secrets: tuple[str, ...] = ()
         self.protocol = protocol
         self.patience = patience or Patience()
@@ -107,8 +109,15 @@ class Remote:
         except Exception as error:
             raise error_of(error, secrets=secrets) from error
         remote = cls(fs, protocol, patience, stop)
-        remote._secrets = secrets
+        remote._url, remote._secrets = url, secrets
         return remote, path
+
+    @property
+    def _fs(self) -> Any:
+        """The file system, a fork's own: connections, and the thread that serves them, stay with their process."""
+        if self._process != os.getpid() and self._url is not None:
+            self._opened, self._process = Remote.open(self._url)[0]._opened, os.getpid()
+        return self._opened
 
     @property
     def is_web(self) -> bool:

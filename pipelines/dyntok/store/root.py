@@ -80,10 +80,6 @@ class StoreRoot:
             ) from error
         return cls(text.rstrip("/"), None, remote, inner.rstrip("/"), scratch)
 
-    def reopen(self) -> StoreRoot:
-        """The same root with connections of its own, for another process."""
-        return StoreRoot.open(self._full_url, scratch=self.scratch)
-
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(StoreRoot.open, self.address, scratch=self.scratch), ()
 

@@ -18,6 +18,7 @@ _PREPROCESSOR = {
     "resample": 3,
     "rescale_factor": 0.00392156862745098,
 }
+_TOWER = {"hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 4}
 
 
 def make_tiny_llava(
@@ -61,35 +62,17 @@ def make_tiny_siglip(folder: Path | str, seed: int = 0, *, vision_only: bool = F
     vision = _vision_config(layers=4, head=True)
     if vision_only:
         return _save(SiglipVisionModel(vision), Path(folder), seed)
-    text = SiglipTextConfig(
-        hidden_size=24,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        vocab_size=50,
-        pad_token_id=1,
-        bos_token_id=2,
-        eos_token_id=3,
-    )
-    return _save(
-        SiglipModel(SiglipConfig(text_config=text.to_dict(), vision_config=vision.to_dict())),
-        Path(folder),
-        seed,
-    )
+    special = {"pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3}
+    text = SiglipTextConfig(**_TOWER, num_hidden_layers=1, vocab_size=50, **special)
+    config = SiglipConfig(text_config=text.to_dict(), vision_config=vision.to_dict())
+    return _save(SiglipModel(config), Path(folder), seed)
 
 
 def make_tiny_siglip2(folder: Path | str, seed: int = 0) -> Path:
     """Write the vision tower of a NaFlex SigLIP2 (patches of 16, grid 16 x 16, 4 layers, 24 features)."""
     from transformers import Siglip2VisionConfig, Siglip2VisionModel
 
-    config = Siglip2VisionConfig(
-        hidden_size=24,
-        intermediate_size=48,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        patch_size=16,
-        num_patches=256,
-    )
+    config = Siglip2VisionConfig(**_TOWER, num_hidden_layers=4, patch_size=16, num_patches=256)
     processor = {"image_processor_type": "Siglip2ImageProcessor", "resample": 2, "max_num_patches": 256}
     return _save(Siglip2VisionModel(config), Path(folder), seed, processor={**_PREPROCESSOR, **processor})
 
@@ -115,10 +98,9 @@ def rename_to_lmms_lab(src: Path | str, dst: Path | str, *, with_last_layer: boo
         layer = "model.vision_tower.vision_tower.vision_model.encoder.layers."
         last = f"{layer}{vision['num_hidden_layers'] - 1}."
         extra = {key: tensor for key, tensor in tensors.items() if key.startswith(last)}
+        added = f"{layer}{vision['num_hidden_layers']}."
         for key, tensor in extra.items():
-            tensors[f"{layer}{vision['num_hidden_layers']}.{key.removeprefix(last)}"] = torch.ones_like(
-                tensor
-            )
+            tensors[added + key.removeprefix(last)] = torch.ones_like(tensor)
     save_file(tensors, dst / "model.safetensors", metadata={"format": "pt"})
     (dst / "config.json").write_text(json.dumps(_lmms_config(config), indent=2) + "\n", encoding="utf-8")
     return dst
@@ -168,13 +150,7 @@ def _vision_config(layers: int, *, head: bool) -> Any:
     from transformers import SiglipVisionConfig
 
     return SiglipVisionConfig(
-        hidden_size=24,
-        intermediate_size=48,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        image_size=384,
-        patch_size=14,
-        vision_use_head=head,
+        **_TOWER, num_hidden_layers=layers, image_size=384, patch_size=14, vision_use_head=head
     )
 
 

@@ -79,20 +79,18 @@ class SimulatedEncoder:
         return EncodedFrames(features, tokens, _Sleeping(self._free_at, self.seconds_per_batch))
 
     def _tensors(self, frames: int) -> tuple[Tensor, Tensor]:
-        if self._result is None or len(self._result[0]) != frames:
-            self._result = self._make(frames)
-        return self._result
-
-    def _make(self, frames: int) -> tuple[Tensor, Tensor]:
         import torch
 
+        if self._result is not None and len(self._result[0]) == frames:
+            return self._result
         rng = torch.Generator().manual_seed(0)
         shape = (frames, self._grid.rows, self._grid.cols)
         feature_dim, token_dim = self._dims
         common = torch.randn((frames, self._grid.rows, 1, feature_dim), generator=rng)
         weight = torch.rand((*shape, 1), generator=rng)
         features = torch.randn((*shape, feature_dim), generator=rng) * 0.6 + common * (0.45 + weight * 0.65)
-        return features, torch.randn((*shape, token_dim), generator=rng).bfloat16()
+        self._result = features, torch.randn((*shape, token_dim), generator=rng).bfloat16()
+        return self._result
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from torch.utils.data._utils.worker import WorkerInfo
 from dyntok.errors import UsageError
 from dyntok.load import cursor as cursor_module
 from dyntok.load.cursor import Cursor
-from dyntok.load.progress import Progress, Remaining, Share, find_states, left_by
+from dyntok.load.remaining import Remaining, SeenSteps, Share, find_states, left_by
 
 SHARES = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3))
 
@@ -245,10 +245,10 @@ def test_even_ranks_get_equally_many_and_lose_less_than_a_round(total: int, rank
 
 
 def test_a_state_stays_small_however_far_the_epoch_is() -> None:
-    progress = Progress()
+    seen = SeenSteps()
     for step in range(10_000):
-        progress.add(step ^ 1)
-    assert (progress.prefix, progress.extras) == (10_000, set())
+        seen.add(step ^ 1)
+    assert (seen.prefix, seen.extras) == (10_000, set())
     states = [Readers(10_000, (4, 2, 1)).read(list(range(8)), 5000)[1]]
     line = left_by(find_states(states))
     assert len(line.pending) < 16

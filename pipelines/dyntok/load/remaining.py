@@ -86,7 +86,7 @@ class Share:
 
 
 @dataclass(slots=True)
-class Progress:
+class SeenSteps:
     """The steps that a reader has seen. Bounded by how far out of order it sees them."""
 
     prefix: int = 0
@@ -120,7 +120,7 @@ class StreamState:
         epoch: its number.
         remaining: the line that was dealt out.
         share: the reader's part of it.
-        progress: what of that it has seen.
+        seen: what of that it has seen.
         turn: batches used in this line. A loader asks its workers in turn from the first, so a resumed one has its
             workers change places by as many, and the order of batches stays.
     """
@@ -129,7 +129,7 @@ class StreamState:
     epoch: int
     remaining: Remaining
     share: Share
-    progress: Progress
+    seen: SeenSteps
     turn: int = 0
 
     KEY = "dyntok_stream"
@@ -145,8 +145,8 @@ class StreamState:
             "start": line.start,
             "pending": list(line.pending),
             "share": [share.rank, share.ranks, share.worker, share.workers, share.block],
-            "prefix": self.progress.prefix,
-            "extras": sorted(self.progress.extras),
+            "prefix": self.seen.prefix,
+            "extras": sorted(self.seen.extras),
             "turn": self.turn,
         }
 
@@ -164,7 +164,7 @@ class StreamState:
                 int(data["epoch"]),
                 Remaining(int(data["total"]), int(data["start"]), tuple(map(int, data["pending"]))),
                 Share(*map(int, data["share"])),
-                Progress(int(data["prefix"]), set(map(int, data["extras"]))),
+                SeenSteps(int(data["prefix"]), set(map(int, data["extras"]))),
                 int(data["turn"]),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -203,12 +203,12 @@ def left_by(states: Sequence[StreamState]) -> Remaining:
             hint="gather the states of all ranks (torch.distributed.all_gather_object) and load the list",
         )
     line, block = first.remaining, first.share.block
-    turns = max(-(-state.progress.end // block) for state in states)
+    turns = max(-(-state.seen.end // block) for state in states)
     edge = min(len(line), turns * block * len(expected))
     places = sorted(
         state.share.place(step)
         for state in states
-        for step in state.progress.missing(min(turns * block, state.share.steps(len(line))))
+        for step in state.seen.missing(min(turns * block, state.share.steps(len(line))))
     )
     pending = [line.position(place) for place in places] + list(line.pending[edge:])
     return Remaining(line.total, line.start + max(0, edge - len(line.pending)), tuple(pending))
