@@ -16,7 +16,7 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,9 +55,6 @@ class Change:
     line: str
     becomes: str
 
-    def __str__(self) -> str:
-        return f"{self.file}: {self.function}\n  - {self.line}\n  + {self.becomes}"
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -79,19 +76,18 @@ def main() -> None:
                     counts["accepted"] += 1
                 elif change is not None:
                     fresh.append(change)
-            table.append((file, counts))
+            if counts:
+                table.append((file, counts))
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     _print_table(table)
     files = {file for _, files in chosen.values() for file in files}
-    for change in sorted(accepted - used, key=str):
-        if change.file in files:
-            print(f"\nno longer survives, take it out of {ACCEPTED.name}:\n{change}")
-    for change in fresh:
-        print(f"\nsurvived:\n{change}")
+    if over := [change for change in accepted - used if change.file in files]:
+        print(f"\nThese survive no longer; take them out of {ACCEPTED.name}:\n")
+        _print_changes(over)
     if fresh:
-        raise SystemExit(
-            f"\n{len(fresh)} mutants survived: write a test, or give a reason in {ACCEPTED.name}"
-        )
+        print(f"\nThese survived; write tests, or take them into {ACCEPTED.name} with a reason:\n")
+        _print_changes(fresh)
+        raise SystemExit(f"{len(fresh)} mutants survived")
 
 
 def _chosen(only: list[str]) -> Iterator[tuple[str, tuple[Part, list[str]]]]:
@@ -194,6 +190,22 @@ def _accepted() -> set[Change]:
         for becomes in entry["becomes"]
         if entry["reason"]
     }
+
+
+def _print_changes(changes: Iterable[Change]) -> None:
+    """As they are written in `accepted.toml`."""
+    lines: dict[tuple[str, str, str], list[str]] = {}
+    for change in changes:
+        lines.setdefault((change.file, change.function, change.line), []).append(change.becomes)
+    for (file, function, line), becomes in sorted(lines.items()):
+        print("[[accepted]]")
+        for key, value in (("file", file), ("function", function), ("line", line)):
+            print(f"{key} = {_toml(value)}")
+        print("becomes = [", *(f"  {_toml(text)}," for text in becomes), "]", 'reason = ""', "", sep="\n")
+
+
+def _toml(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if "'" in text else f"'{text}'"
 
 
 def _print_table(table: list[tuple[str, Counter[str]]]) -> None:
