@@ -24,6 +24,7 @@ import libcst as cst
 from mutmut.mutation.data import SourceFileMutationData
 from mutmut.mutation.diff_apply import get_diff_for_mutant
 from mutmut.stats import status_by_exit_code
+from mutmut.utils.format_utils import orig_function_and_class_names_from_key
 
 from tests.mutants.parts import PARTS, REPOSITORY, Part
 
@@ -178,8 +179,9 @@ def _results(tree: Path, file: str) -> Iterator[tuple[str, Change | None]]:
         before, after = (
             " ".join(line[1:].strip() for line in diff if line.startswith(sign)) for sign in ("-", "+")
         )
-        function = name.rpartition(".")[2].partition("__mutmut_")[0].removeprefix("x").strip("_ǁ")
-        yield "survived", Change(file, function.replace("ǁ", "."), before, after)
+        function, class_name = orig_function_and_class_names_from_key(name)
+        qualified = function if class_name is None else f"{class_name}.{function}"
+        yield "survived", Change(file, qualified, before, after)
 
 
 def _accepted() -> set[Change]:
