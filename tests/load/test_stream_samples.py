@@ -7,11 +7,13 @@ import shutil
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed
 
 import dyntok
-from dyntok.errors import DamageError
+from dyntok.errors import DamageError, UsageError
 from dyntok.load import Store, StreamSample, TokenStream
 from dyntok.load.order import draw
 from dyntok.merging import MarkerMode
@@ -82,6 +84,58 @@ def test_damage_that_only_the_tokens_show_is_skipped_too(many_url: Path, tmp_pat
     assert sorted(sample.id for sample in samples_of(store, on_damage="skip")) == sorted(
         set(store.ids) - {"s1/v0.mp4"}
     )
+
+
+def test_defaults_are_a_seed_of_0_windows_of_16_shards_and_blocks_of_1(many: Store) -> None:
+    by_default: TokenStream[StreamSample] = TokenStream(many)
+    spelt_out: TokenStream[StreamSample] = TokenStream(many, seed=0, window=16, block=1, even_ranks=False)
+    assert by_default.state_dict() == spelt_out.state_dict()
+    state = by_default.state_dict()
+    assert TokenStream(many, seed=1).state_dict()["dataset"] != state["dataset"]
+    assert TokenStream(many, window=1).state_dict()["dataset"] != state["dataset"]
+    assert TokenStream(many, shuffle=False).state_dict()["dataset"] != state["dataset"]
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_ranks_see_equally_many_where_that_is_asked_for(many: Store, even: bool) -> None:
+    sizes = [len(samples_of(many, rank=rank, world_size=3, even_ranks=even)) for rank in range(3)]
+    assert sizes == ([5, 5, 5] if even else [6, 6, 5])
+
+
+def test_annotations_may_name_their_videos_in_a_field_of_ones_own(many: Store) -> None:
+    rows = [{"id": number, "video": "none", "clip": name} for number, name in enumerate(many.ids)]
+    samples = samples_of(many, annotations=rows, annotation_key="clip")
+    assert len(samples) == len(many)
+    assert all(sample.annotation and sample.annotation["clip"] == sample.id for sample in samples)
+
+
+def test_a_budget_may_be_exactly_one_token_a_row_and_the_markers(many: Store) -> None:
+    longest = max(many.ids, key=lambda name: many[name].frame_count)
+    assert {sample.id for sample in samples_of(many, budget=24)} == set(many.ids)
+    with pytest.raises(UsageError, match=f"{longest} has 4 frames"):
+        samples_of(many, budget=23)
+
+
+def test_a_threshold_is_compared_as_the_float32_that_it_becomes(many: Store) -> None:
+    above = float(np.nextafter(0.6, 1.0))
+    assert np.float32(above) == np.float32(0.6)
+    assert len(samples_of(many, thresholds=above)) == len(many)
+    with pytest.raises(UsageError, match="lies above"):
+        samples_of(many, thresholds=float(np.nextafter(np.float32(0.6), np.float32(1))))
+
+
+def test_ranks_are_those_of_torch_distributed_where_it_runs(
+    many: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    meeting = f"file://{tmp_path / 'meeting'}"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=1)
+    try:
+        stream: TokenStream[StreamSample] = TokenStream(many)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert (stream.cursor.rank_share.rank, stream.cursor.rank_share.ranks) == (0, 1)
 
 
 FROZEN_ORDER = [13, 14, 7, 6, 4, 16, 9, 15, 12, 5, 8, 10, 3, 11, 0, 2, 1]

@@ -49,9 +49,12 @@ PARTS = {
     "cursor": Part(
         files=("load/cursor.py", "load/grouping.py", "load/order.py", "load/progress.py", "load/stream.py"),
         tests=(
-            "tests/load/test_progress.py",
+            "tests/load/test_cursor.py",
             "tests/load/test_grouping.py",
+            "tests/load/test_order.py",
+            "tests/load/test_progress.py",
             "tests/load/test_stream.py",
+            "tests/load/test_stream_samples.py",
             # Another interpreter is started, which takes seconds and tells nothing of the arithmetic.
             "--deselect=tests/load/test_stream.py::test_workers_that_are_spawned_read_the_same",
         ),
