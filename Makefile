@@ -59,7 +59,7 @@ lmms-eval: $(READY) $(LMMS)/.ready    ## Run lmms-eval on stored clips, in an en
 	$(BIN)/python -m tests.lmms_eval.prepare build/lmms-eval
 	$(LMMS)/bin/python -m pytest -q -o filterwarnings=default -o timeout=900 tests/lmms_eval
 
-mutants: $(READY)     ## Change the code of merging, the store's rules and the loader's cursor, and tell what no test notices (only=merging)
+mutants: $(READY)     ## Break merging, the store's rules and the loader place by place, and tell what no test notices (only=merging)
 	$(PIP) -e '.[mutants]'
 	$(BIN)/python -m tests.mutants.run $(only)
 
