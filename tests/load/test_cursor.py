@@ -163,3 +163,13 @@ def test_one_workers_state_is_not_that_of_others() -> None:
         here.load_state_dict(state)
     with as_worker(0, 2), pytest.raises(UsageError, match="is missing"):
         other_rank.load_state_dict(state)
+
+
+def test_marks_say_which_of_the_workers_samples_were_used() -> None:
+    training = Cursor("d", 10, Share(), even=False)
+    worker = copy.copy(training)  # shares what processes share
+    with as_worker(0, 1):
+        for step in worker.begin()[:4]:
+            worker.seen(step)
+    training.mark([0, 1])
+    assert training.state_dict()["prefix"] == 2
