@@ -93,3 +93,13 @@ def test_budget_below_one_token_a_row_says_the_smallest() -> None:
     with pytest.raises(MergeError, match="make 30"):
         threshold_for_budget(similarity, 29, marker_count("row", 3, 5))
     assert threshold_for_budget(similarity, 30, marker_count("row", 3, 5)) < 1
+
+
+def test_a_budget_for_every_patch_needs_no_merging() -> None:
+    similarity, _ = video(7)
+    patches = similarity.numel()
+    assert smallest_count(similarity) == 15
+    assert threshold_for_budget(similarity, patches) == 1.0
+    assert threshold_for_budget(similarity, patches + 1) == 1.0
+    assert threshold_for_budget(similarity, patches - 1) < 1.0
+    assert threshold_for_budget(similarity, patches - 1, markers=1) < 1.0
