@@ -36,7 +36,7 @@ MAY_IMPORT = {
     | {"advice", "config", "load", "pictures", "run.tell", "run.watch", "stats", "store", "video"},
     "pictures": SHARED | {"corpus", "load", "merging", "store", "video"},
     "advice": SHARED | {"load", "merging", "run", "store"},
-    "run": RUN | {"run.tell", "run.watch", "run.shard", "run.executors", "run.executors.ray"},
+    "run": RUN | {"run.tell", "run.watch", "run.shard", "run.executors", "run.executors.ray", "store.care"},
     "run.tell": STORE | {"run"},
     "run.watch": STORE | {"corpus", "run", "run.tell"},
     "run.shard": RUN | {"run.tell"},

@@ -51,12 +51,12 @@ PARTS = {
         ),
     ),
     "cursor": Part(
-        files=("load/cursor.py", "load/grouping.py", "load/order.py", "load/progress.py"),
+        files=("load/cursor.py", "load/grouping.py", "load/order.py", "load/remaining.py"),
         tests=(
             "tests/load/test_cursor.py",
             "tests/load/test_grouping.py",
             "tests/load/test_order.py",
-            "tests/load/test_progress.py",
+            "tests/load/test_remaining.py",
             "tests/load/test_stream.py::test_orders_and_draws_are_the_same_in_every_release",
         ),
     ),

@@ -144,9 +144,10 @@ def main(arguments: dict[str, Any]) -> None:
     import torch
 
     from dyntok.config import EncodeConfig
+    from dyntok.corpus import FrozenPlan
     from dyntok.run.settings import decode_settings
     from dyntok.run.shard.model import load_model
-    from dyntok.run.watch.outcome import open_plan
+    from dyntok.store.names import PLAN_FILE
     from dyntok.video import DecodePool
 
     # What libraries print must not be taken for an answer.
@@ -156,7 +157,7 @@ def main(arguments: dict[str, Any]) -> None:
     torch.set_num_threads(arguments["threads"])
     root = StoreRoot.open(arguments["out"])
     config = EncodeConfig(**arguments["config"])
-    plan, info = open_plan(root), DatasetInfo.load(root)
+    plan, info = FrozenPlan.open(root.seekable(PLAN_FILE)), DatasetInfo.load(root)
     encoder = load_model(config)
     with DecodePool(decode_settings(config, encoder.spec), workers=1) as pool:
         job = ShardJob(root, info, config, encoder, pool, RunObserver(), StageClock())
