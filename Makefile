@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 SPREAD ?= -n 2 --dist loadfile
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo docs test test-slow faults check lint types wheel-demo lmms-eval bench bench-loaders format clean
+.PHONY: help demo docs test test-slow faults check lint types wheel-demo lmms-eval mutants bench bench-loaders format clean
 
 help:           ## Show the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  \1\t/' | expand -t 17
@@ -58,6 +58,10 @@ $(LMMS)/.ready: tests/lmms_eval/requirements.txt pyproject.toml
 lmms-eval: $(READY) $(LMMS)/.ready    ## Run lmms-eval on stored clips, in an environment of its own (gigabytes)
 	$(BIN)/python -m tests.lmms_eval.prepare build/lmms-eval
 	$(LMMS)/bin/python -m pytest -q -o filterwarnings=default -o timeout=900 tests/lmms_eval
+
+mutants: $(READY)     ## Break merging, the store's rules and the loader place by place, and tell what no test notices (only=merging)
+	$(PIP) -e '.[mutants]'
+	$(BIN)/python -m tests.mutants.run $(only)
 
 bench: $(READY)       ## Run the benchmarks, and print one table of all ratios (only=host: one of them)
 	$(BIN)/python tests/benchmarks/summary.py $(only)

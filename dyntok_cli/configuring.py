@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dyntok_cli.options import expanded
+
 if TYPE_CHECKING:
     from dyntok.config import EncodeConfig
 
@@ -22,15 +24,10 @@ def encode_config(
         UsageError: there is no model, or neither inputs nor a store.
         ConfigError: a setting is invalid or contradicts another.
     """
-    from dyntok.config import EncodeConfig, load_config_file
+    from dyntok.config import EncodeConfig
     from dyntok.errors import UsageError
 
-    settings: dict[str, Any] = {}
-    if not inputs:
-        settings = _stored_settings(out)
-    if config_file is not None:
-        settings = overridden(settings, load_config_file(Path(config_file)))
-    settings = overridden(settings, _parsed(flags))
+    settings, _ = _layered(flags, config_file, {} if inputs else _stored_settings(out))
     if settings.get("model") is None:
         raise UsageError(
             "no model was given",
@@ -51,17 +48,9 @@ def sourced_settings(
         ConfigError: a setting is invalid or contradicts another.
         UsageError: there is no store at `store`.
     """
-    from dyntok.config import EncodeConfig, load_config_file
+    from dyntok.config import EncodeConfig
 
-    layers = [("store", _stored_settings(store))] if store is not None else []
-    if config_file is not None:
-        layers.append((config_file, load_config_file(Path(config_file))))
-    layers.append(("flag", _parsed(flags)))
-    given: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    for name, layer in layers:
-        given = overridden(given, layer)
-        sources |= dict.fromkeys(layer, name)
+    given, sources = _layered(flags, config_file, {} if store is None else _stored_settings(store))
     chosen = EncodeConfig.create(**{**given, "model": given.get("model") or DEMO_MODEL})
     values = chosen.model_dump(mode="json")
     if given.get("model") is None:
@@ -69,6 +58,25 @@ def sourced_settings(
     if chosen.fps is not None:  # it takes the place of frames
         given["frames"], sources["frames"] = None, sources["fps"]
     return {name: (value, sources[name] if name in given else "default") for name, value in values.items()}
+
+
+def _layered(
+    flags: dict[str, Any], config_file: str | None, stored: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings that are given anywhere, and for each where: `store`, the file's name or `flag`."""
+    from dyntok.config import load_config_file
+
+    layers = [("store", stored), ("flag", _parsed(flags))]
+    if config_file is not None:
+        layers.insert(1, (config_file, load_config_file(Path(config_file))))
+    given: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, layer in layers:
+        given = overridden(given, layer)
+        sources |= dict.fromkeys(layer, name)
+    if isinstance(given.get("model"), str):
+        given["model"] = expanded(given["model"])
+    return given, sources
 
 
 def overridden(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -10,13 +10,7 @@ from dyntok.errors import DamageError, DyntokError, UsageError
 
 OK, FAILURE, USAGE, FAILED_VIDEOS, DAMAGE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
-_RESUMABLE = {
-    "encode": "what was committed stays; the same command resumes",
-    "demo": "what was committed stays; the same command resumes",
-    "convert": "what was committed stays; the same command resumes",
-}
-
-
+_RESUMABLE = ("encode", "demo", "convert")
 _SUGGESTIONS = 2
 
 
@@ -34,7 +28,8 @@ def explain(error: BaseException, command: str | None) -> Failure:
     if isinstance(error, DyntokError):
         return Failure(error.message, error.hint, _code(error))
     if isinstance(error, KeyboardInterrupt):
-        return Failure("interrupted", _RESUMABLE.get(command or ""), INTERRUPTED)
+        hint = "what was committed stays; the same command resumes" if command in _RESUMABLE else None
+        return Failure("interrupted", hint, INTERRUPTED)
     if isinstance(error, typer.TyperException):
         return _usage(error, f"dyntok {command}" if command else "dyntok")
     text = " ".join(str(error).split()) or "no message"

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Annotated, Never
 
 import typer
+from typer import Option
 
 import dyntok
 from dyntok_cli import errors
@@ -38,7 +39,7 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+        bool, Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Turn a video corpus into shards of precompressed visual tokens for video LLMs."""

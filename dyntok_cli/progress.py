@@ -22,7 +22,7 @@ SKIPPED = {
 }
 
 
-class Progress(RunObserver):
+class RunProgress(RunObserver):
     """Renders what a run tells; its methods may be called from any thread. Use it as a context manager."""
 
     def __init__(self, output: Output, line_every_s: float = LINE_EVERY_S) -> None:
@@ -35,7 +35,7 @@ class Progress(RunObserver):
         self._skipped: Counter[str] = Counter()
         self._started = self._last_shown = time.monotonic()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> RunProgress:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.skips import pytest_sessionfinish  # noqa: F401  (a hook)
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dyntok
+import dyntok_cli
 from dyntok.errors import VIDEO_ERROR_CODES
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -94,3 +95,23 @@ def test_the_figures_worked_out_on_the_page_on_scale_are_those_of_its_code(
 ) -> None:
     run("scale.md", code_of("scale.md"))
     assert f"```\n{capsys.readouterr().out}```" in (DOCS / "scale.md").read_text()
+
+
+def test_the_architecture_page_names_every_room_and_nothing_else() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    top = Path(dyntok.__file__).parent
+    cli = Path(dyntok_cli.__file__).parent
+    rooms = {str(f.parent.relative_to(top.parent)).replace("/", ".") for f in top.rglob("__init__.py")}
+    rooms |= {str(f.parent.relative_to(cli.parent)) for f in cli.rglob("__init__.py")}
+    named = re.findall(r"^\| `([a-z_./]+)` \|", page.split("## Rooms")[1].split("## Rules")[0], re.MULTILINE)
+    assert sorted(named) == sorted(rooms - {"dyntok"})
+
+
+def test_the_files_that_the_architecture_page_names_exist() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    top = Path(dyntok.__file__).parent
+    table = page.split("## Where do I change X?")[1]
+    paths = re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?|[a-z_]+\.py)`", table)
+    assert len(paths) > 15
+    for path in paths:
+        assert any((folder / path).exists() for folder in (top, top.parents[1])), path

@@ -7,10 +7,11 @@ import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-import typer
+from typer import Argument, Option
 
+from dyntok.meanings import MEANINGS
 from dyntok_cli.configuring import EXAMPLE_MODEL, sourced_settings
-from dyntok_cli.options import SETTINGS, SIZES, Debug, with_settings
+from dyntok_cli.options import SIZES, Debug, with_settings
 from dyntok_cli.output import Output
 from dyntok_cli.tables import table
 
@@ -25,7 +26,7 @@ def config(
     *,
     action: Annotated[
         Literal["init", "show"] | None,
-        typer.Argument(
+        Argument(
             metavar="[init|show]",
             help="init: write the template to FILE. show: print what `encode` would use, and where each value is from.",
             show_default=False,
@@ -33,7 +34,7 @@ def config(
     ] = None,
     file: Annotated[
         str | None,
-        typer.Argument(
+        Argument(
             metavar="FILE.yaml",
             help=f"The file to write ({DEFAULT_FILE}), or to read. `encode` takes it with --config.",
             show_default=False,
@@ -41,11 +42,10 @@ def config(
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", metavar="DIR", help="With show: begin with the settings of this store."),
+        Option("--out", "-o", metavar="DIR", help="With show: begin with the settings of this store."),
     ] = None,
     json: Annotated[
-        bool,
-        typer.Option("--json", help="Print the JSON schema in place of the template; or the result as JSON."),
+        bool, Option("--json", help="Print the JSON schema in place of the template; or the result as JSON.")
     ] = False,
     debug: Debug = False,
     settings: dict[str, Any],
@@ -100,16 +100,10 @@ def template() -> str:
     blocks = [_HEADER]
     for name, field in EncodeConfig.model_fields.items():
         value = EXAMPLE_MODEL if field.is_required() else field.get_default()
-        meaning = field.description or _flag_help(name)
         choices = _choices(field.annotation)
-        comment = f"{meaning} ({' | '.join(choices)})" if choices else meaning
+        comment = f"{MEANINGS[name]} ({' | '.join(choices)})" if choices else MEANINGS[name]
         blocks.append(f"{textwrap.indent(textwrap.fill(comment, 108), '# ')}\n{name}: {_yaml(name, value)}")
     return "\n\n".join(blocks)
-
-
-def _flag_help(name: str) -> str:
-    option = SETTINGS[name].__metadata__[0]
-    return str(option.help).split(" [default:")[0]
 
 
 def _choices(annotation: Any) -> list[str]:

@@ -27,7 +27,7 @@ def convert(
     No video is decoded again. Everything is held against its digests on the way. Running the
     same command again resumes it.
     """
-    from dyntok.store import convert as run_convert
+    from dyntok.run import convert as run_convert
     from dyntok_cli.progress import CountingBar
 
     output = Output(json=json, quiet=quiet)

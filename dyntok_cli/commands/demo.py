@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from dyntok_cli.commands.encode import report_encoding
 from dyntok_cli.configuring import DEMO_MODEL
@@ -29,13 +29,11 @@ Next:
 def demo(
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="INPUT", help="Own clips in place of the four.", show_default=False),
+        Argument(metavar="INPUT", help="Own clips in place of the four.", show_default=False),
     ] = None,
     *,
-    out: Annotated[
-        str, typer.Option("--out", "-o", metavar="DIR", help="Folder of the store.")
-    ] = "dyntok-demo",
-    frames: Annotated[int, typer.Option("--frames", min=1, help="Frames a video.")] = DEMO_FRAMES,
+    out: Annotated[str, Option("--out", "-o", metavar="DIR", help="Folder of the store.")] = "dyntok-demo",
+    frames: Annotated[int, Option("--frames", min=1, help="Frames a video.")] = DEMO_FRAMES,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -48,12 +46,12 @@ def demo(
     from dyntok.config import EncodeConfig
     from dyntok.errors import StoreMismatchError
     from dyntok.run import encode
-    from dyntok_cli.progress import Progress
+    from dyntok_cli.progress import RunProgress
 
     output = Output(json=json, quiet=quiet)
     config = EncodeConfig.create(model=DEMO_MODEL, frames=frames)
     try:
-        with Progress(output) as observer:
+        with RunProgress(output) as observer:
             report = encode(inputs or demo_clips(), out, config, observer=observer)
     except StoreMismatchError as error:
         raise StoreMismatchError(

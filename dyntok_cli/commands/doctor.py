@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument
 
 from dyntok_cli import errors
 from dyntok_cli.options import Debug, Json
@@ -15,7 +16,7 @@ from dyntok_cli.tables import table
 
 def doctor(
     folder: Annotated[
-        str, typer.Argument(metavar="FOLDER", help="Where a store would be written.", show_default=False)
+        str, Argument(metavar="FOLDER", help="Where a store would be written.", show_default=False)
     ] = ".",
     *,
     json: Json = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from dyntok_cli import errors
 from dyntok_cli.commands.plan import report_plan
@@ -24,33 +25,27 @@ def encode(
     *,
     inputs: Inputs = None,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="DIR", help="Folder or URL of the store. Required.")
+        str | None, Option("--out", "-o", metavar="DIR", help="Folder or URL of the store. Required.")
     ] = None,
     config: ConfigFile = None,
     extend: Annotated[
-        bool, typer.Option("--extend", help="Encode inputs that the store does not know yet into new shards.")
+        bool, Option("--extend", help="Encode inputs that the store does not know yet into new shards.")
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try failed videos again, in new shards.")
+        bool, Option("--retry-failed", help="Try failed videos again, in new shards.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done, as `plan` does.")
+        bool, Option("--dry-run", help="Only say what would be done, as `plan` does.")
     ] = False,
     num_jobs: Annotated[
-        int | None,
-        typer.Option("--num-jobs", metavar="N", help="Be one of N jobs that write the store together."),
+        int | None, Option(metavar="N", help="Be one of N jobs that write the store together.")
     ] = None,
     job_index: Annotated[
-        int | None,
-        typer.Option("--job-index", metavar="I", help="Which of them, from 0: encode shards I, I + N, ..."),
+        int | None, Option(metavar="I", help="Which of them, from 0: encode shards I, I + N, ...")
     ] = None,
     metrics_file: Annotated[
         str | None,
-        typer.Option(
-            "--metrics-file",
-            metavar="PATH.prom",
-            help="Where metrics for Prometheus go, instead of logs/ in the store.",
-        ),
+        Option(metavar="PATH.prom", help="Where metrics for Prometheus go, instead of logs/ in the store."),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -80,9 +75,9 @@ def encode(
         return
 
     from dyntok.run import encode as run_encode
-    from dyntok_cli.progress import Progress
+    from dyntok_cli.progress import RunProgress
 
-    with Progress(output) as observer:
+    with RunProgress(output) as observer:
         report = run_encode(
             inputs or [],
             out,

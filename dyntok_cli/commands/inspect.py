@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from dyntok_cli.options import Debug, Json, Quiet, Store
 from dyntok_cli.output import Output
@@ -24,69 +24,52 @@ _MOST_IDS_TO_COMPARE = 20_000
 def inspect(
     store: Store,
     video_id: Annotated[
-        str | None, typer.Argument(metavar="ID", help="Show this video.", show_default=False)
+        str | None, Argument(metavar="ID", help="Show this video.", show_default=False)
     ] = None,
     *,
     threshold: Annotated[
         list[str] | None,
-        typer.Option(
-            "--threshold",
+        Option(
             metavar="T,T,...",
             help="Count the video's tokens at these thresholds, draw its groups at them. May be repeated.",
         ),
     ] = None,
     budget: Annotated[
-        int | None,
-        typer.Option(
-            "--budget", min=1, help="At the largest threshold that fits so many tokens and row markers."
-        ),
+        int | None, Option(min=1, help="At the largest threshold that fits so many tokens and row markers.")
     ] = None,
     png: Annotated[
-        str | None,
-        typer.Option(
-            "--png", metavar="FILE.png", help="Draw one frame: merged patches grey, groups bordered."
-        ),
+        str | None, Option(metavar="FILE.png", help="Draw one frame: merged patches grey, groups bordered.")
     ] = None,
     frame: Annotated[
         int | None,
-        typer.Option(
-            "--frame", metavar="N", help="With --png: this one of the stored frames. [default: the middle]"
-        ),
+        Option(metavar="N", help="With --png: this one of the stored frames. [default: the middle]"),
     ] = None,
     time: Annotated[
-        float | None, typer.Option("--time", metavar="SECONDS", help="With --png: the frame nearest to it.")
+        float | None, Option(metavar="SECONDS", help="With --png: the frame nearest to it.")
     ] = None,
     contact_sheet: Annotated[
-        str | None,
-        typer.Option("--contact-sheet", metavar="FILE.png", help="Draw frames over the whole time."),
+        str | None, Option(metavar="FILE.png", help="Draw frames over the whole time.")
     ] = None,
     tiles: Annotated[
-        int | None,
-        typer.Option("--tiles", min=1, help="With --contact-sheet: at most so many frames. [default: 12]"),
+        int | None, Option(min=1, help="With --contact-sheet: at most so many frames. [default: 12]")
     ] = None,
     clip: Annotated[
-        str | None,
-        typer.Option("--clip", metavar="FILE.mp4", help="Draw every stored frame, as .mp4 or .gif."),
+        str | None, Option(metavar="FILE.mp4", help="Draw every stored frame, as .mp4 or .gif.")
     ] = None,
     rate: Annotated[
-        float | None,
-        typer.Option("--rate", min=0.1, max=60, help="With --clip: frames a second. [default: 4]"),
+        float | None, Option(min=0.1, max=60, help="With --clip: frames a second. [default: 4]")
     ] = None,
     similarity: Annotated[
-        bool, typer.Option("--similarity", help="Draw the similarity to the left neighbour beside it.")
+        bool, Option("--similarity", help="Draw the similarity to the left neighbour beside it.")
     ] = False,
     size: Annotated[
-        int | None,
-        typer.Option("--size", metavar="PIXELS", help="Longer side of each picture of a frame."),
+        int | None, Option(metavar="PIXELS", help="Longer side of each picture of a frame.")
     ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option("--source", metavar="FILE", help="Where the source's file is now."),
-    ] = None,
+    source: Annotated[str | None, Option(metavar="FILE", help="Where the source's file is now.")] = None,
     no_source: Annotated[
-        bool, typer.Option("--no-source", help="Draw the patch grid alone; the source is not read.")
+        bool, Option("--no-source", help="Draw the patch grid alone; the source is not read.")
     ] = False,
-    ids: Annotated[bool, typer.Option("--ids", help="List the ids of the store, one on a line.")] = False,
+    ids: Annotated[bool, Option("--ids", help="List the ids of the store, one on a line.")] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,

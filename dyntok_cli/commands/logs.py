@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from dyntok_cli.options import Debug, Json, Store
 from dyntok_cli.output import Output, print_text
@@ -18,11 +18,9 @@ def logs(
     store: Store,
     *,
     failed: Annotated[
-        bool, typer.Option("--failed", help="The failed videos, with class, attempts and message.")
+        bool, Option("--failed", help="The failed videos, with class, attempts and message.")
     ] = False,
-    shard: Annotated[
-        int | None, typer.Option("--shard", metavar="N", min=0, help="Only what concerns this shard.")
-    ] = None,
+    shard: Annotated[int | None, Option(metavar="N", min=0, help="Only what concerns this shard.")] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Option
 
 from dyntok_cli.advice import advise_inputs, advise_store, is_store
 from dyntok_cli.configuring import encode_config
@@ -23,21 +23,20 @@ def plan(
     inputs: Inputs = None,
     out: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--out", "-o", metavar="DIR", help="Freeze the plan into this store, for the jobs of an array."
         ),
     ] = None,
     config: ConfigFile = None,
     extend: Annotated[
-        bool, typer.Option("--extend", help="With --out: add inputs that the store does not know yet.")
+        bool, Option("--extend", help="With --out: add inputs that the store does not know yet.")
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="With --out: add another attempt for failed videos.")
+        bool, Option("--retry-failed", help="With --out: add another attempt for failed videos.")
     ] = False,
     budget: Annotated[
         int | None,
-        typer.Option(
-            "--budget",
+        Option(
             metavar="TOKENS",
             min=1,
             help="Say how many frames fit so many visual tokens, at each threshold. INPUT may be a store here.",
@@ -45,7 +44,7 @@ def plan(
     ] = None,
     markers: Annotated[
         Literal["row", "frame", "video", "none"] | None,
-        typer.Option("--markers", help="With --budget: the markers that count. [default: row]"),
+        Option(help="With --budget: the markers that count. [default: row]"),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -83,9 +82,9 @@ def plan(
         return
 
     from dyntok.run import freeze
-    from dyntok_cli.progress import Progress
+    from dyntok_cli.progress import RunProgress
 
-    with Progress(output) as observer:
+    with RunProgress(output) as observer:
         report = freeze(
             inputs or [], out, chosen, extend=extend, retry_failed=retry_failed, observer=observer
         )

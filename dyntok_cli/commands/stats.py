@@ -2,53 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from dyntok.errors import UsageError
 from dyntok_cli.options import Debug, Json, Quiet
 from dyntok_cli.output import Output
 from dyntok_cli.statistics import comparison_text, stats_text
 
-if TYPE_CHECKING:
-    from dyntok.report import StoreStatistics
-
 
 def stats(
     stores: Annotated[
-        list[str],
-        typer.Argument(metavar="STORE", help="Folders or URLs of stores.", show_default=False),
+        list[str], Argument(metavar="STORE", help="Folders or URLs of stores.", show_default=False)
     ],
     *,
     by: Annotated[
-        str | None,
-        typer.Option("--by", metavar="COLUMN", help="Also sums for each value of a column of the manifest."),
+        str | None, Option(metavar="COLUMN", help="Also sums for each value of a column of the manifest.")
     ] = None,
     html: Annotated[
-        str | None,
-        typer.Option("--html", metavar="FILE.html", help="Write a report: one page that needs no network."),
+        str | None, Option(metavar="FILE.html", help="Write a report: one page that needs no network.")
     ] = None,
     thumbnails: Annotated[
-        bool,
-        typer.Option("--thumbnails/--no-thumbnails", help="Show frames of the sources in the report."),
+        bool, Option("--thumbnails/--no-thumbnails", help="Show frames of the sources in the report.")
     ] = True,
     budget: Annotated[
         list[int] | None,
-        typer.Option(
-            "--budget",
+        Option(
             metavar="TOKENS",
             min=1,
             help="A context for the report to say what fits in it; may be repeated. [default: usual sizes]",
         ),
     ] = None,
     parquet: Annotated[
-        str | None,
-        typer.Option("--parquet", metavar="FILE.parquet", help="Write tables: the videos, and the curve."),
+        str | None, Option(metavar="FILE.parquet", help="Write tables: the videos, and the curve.")
     ] = None,
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="Count again from the similarity maps of every video.")
+        bool, Option("--recompute", help="Count again from the similarity maps of every video.")
     ] = False,
     json: Json = False,
     quiet: Quiet = False,
@@ -64,7 +54,7 @@ def stats(
 
     output = Output(json=json, quiet=quiet)
     if html is not None:
-        from dyntok.report.page import check_plotly
+        from dyntok.report.page import check_plotly, save_report
 
         check_plotly()
     elif budget:
@@ -79,28 +69,8 @@ def stats(
     if parquet is not None:
         output.note(f"wrote {' and '.join(write_tables(found, parquet))}")
     if html is not None:
-        write_report(output, found, html, thumbnails=thumbnails, budgets=budget or ())
+        save_report(found, html, thumbnails=thumbnails, budgets=budget or ())
+        output.note(f"wrote {html}")
     documents = [statistics.to_json() for statistics in found]
-    output.report(
-        document_of(documents), "\n\n\n".join(map(stats_text, documents)) + comparison_text(documents)
-    )
-
-
-def document_of(documents: list[dict[str, Any]]) -> dict[str, Any]:
-    """What --json prints: a store's document, or those of several."""
-    return documents[0] if len(documents) == 1 else {"stores": documents}
-
-
-def write_report(
-    output: Output,
-    found: list[StoreStatistics],
-    path: str,
-    *,
-    thumbnails: bool = True,
-    budgets: Sequence[int] = (),
-) -> None:
-    """Write the page and say so."""
-    from dyntok.report.page import save_report
-
-    save_report(found, path, thumbnails=thumbnails, budgets=budgets)
-    output.note(f"wrote {path}")
+    text = "\n\n\n".join(map(stats_text, documents)) + comparison_text(documents)
+    output.report(documents[0] if len(documents) == 1 else {"stores": documents}, text)

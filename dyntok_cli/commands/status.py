@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from dyntok_cli import errors
 from dyntok_cli.options import Debug, Json, Store
@@ -21,22 +22,18 @@ DONE_STATES = ("complete", "encoded")
 def status(
     store: Store,
     *,
-    failed: Annotated[
-        bool, typer.Option("--failed", help="List the failed videos with their reasons.")
-    ] = False,
-    shards: Annotated[bool, typer.Option("--shards", help="List every shard.")] = False,
+    failed: Annotated[bool, Option("--failed", help="List the failed videos with their reasons.")] = False,
+    shards: Annotated[bool, Option("--shards", help="List every shard.")] = False,
     watch: Annotated[
         float | None,
-        typer.Option(
-            "--watch",
+        Option(
             metavar="SECONDS",
             min=0.1,
             help="Show it again every so often, until every shard is done and nothing writes any more.",
         ),
     ] = None,
     finalize: Annotated[
-        bool,
-        typer.Option("--finalize", help="Complete a store that a job array has encoded: index and manifest."),
+        bool, Option("--finalize", help="Complete a store that a job array has encoded: index and manifest.")
     ] = False,
     json: Json = False,
     debug: Debug = False,

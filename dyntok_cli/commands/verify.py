@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from dyntok_cli import errors
 from dyntok_cli.options import Debug, Json, Quiet, Store
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 def verify(
     store: Store,
     *,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=256, help="Shards checked at once.")] = 1,
+    jobs: Annotated[int, Option("--jobs", "-j", min=1, max=256, help="Shards checked at once.")] = 1,
     shallow: Annotated[
-        bool, typer.Option("--shallow", help="Check digests only; do not look into the shards.")
+        bool, Option("--shallow", help="Check digests only; do not look into the shards.")
     ] = False,
     repair: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--repair", help="Mend what can be mended; set aside what cannot, so that encode makes it again."
         ),
     ] = False,
@@ -40,29 +41,23 @@ def verify(
     A store that is still being written is checked as far as it is committed. Exit code 4 means damage.
     With --repair, exit code 4 means that damage is left.
     """
-    from dyntok.store import verify as run_verify
-    from dyntok_cli.progress import CountingBar
-
     output = Output(json=json, quiet=quiet)
+    report: RepairReport | VerifyReport
     if repair:
-        report_repair(output, store)
-        return
-    with CountingBar(output, "verifying", "B") as bar:
-        report = run_verify(store, jobs=jobs, deep=not shallow, on_progress=bar)
-    output.report(report.to_json(), verify_text(report))
-    if not report.ok:
-        output.hint("\n      ".join(f"`{command}`" for command in report.repair))
-        raise typer.Exit(errors.DAMAGE)
+        from dyntok.run import repair as run_repair
 
+        report = mended = run_repair(store)
+        text, commands = repair_text(mended), mended.commands
+    else:
+        from dyntok.store import verify as run_verify
+        from dyntok_cli.progress import CountingBar
 
-def report_repair(output: Output, store: str) -> None:
-    """Mend a store, and say what was done and what is to be run next. Exits with 4 if damage is left."""
-    from dyntok.run import repair
-
-    report = repair(store)
-    output.report(report.to_json(), repair_text(report))
-    if report.commands:
-        output.hint("\n      ".join(f"`{command}`" for command in report.commands))
+        with CountingBar(output, "verifying", "B") as bar:
+            report = found = run_verify(store, jobs=jobs, deep=not shallow, on_progress=bar)
+        text, commands = verify_text(found), found.repair if found.findings else ()
+    output.report(report.to_json(), text)
+    if commands:
+        output.hint("\n      ".join(f"`{command}`" for command in commands))
     if not report.ok:
         raise typer.Exit(errors.DAMAGE)
 

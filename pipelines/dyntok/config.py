@@ -9,9 +9,20 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from dyntok.errors import ConfigError
+from dyntok.meanings import MEANINGS
 
 DEFAULT_THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6)
 
@@ -37,115 +48,72 @@ OPERATIONAL = frozenset(
     }
 )
 
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?b?)\s*", re.IGNORECASE)
-_UNITS = {
-    "": 1,
-    "k": 10**3,
-    "m": 10**6,
-    "g": 10**9,
-    "t": 10**12,
-    "ki": 2**10,
-    "mi": 2**20,
-    "gi": 2**30,
-    "ti": 2**40,
-}
+# ByteSize alone would read `1,5GB` and `1 G 2` as 1 byte and 1 GB, `1kbit` as 125 bytes and True as one; and not `4Gi`.
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]+)?)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE)
+_BYTES = TypeAdapter(ByteSize)
 
 
 def parse_size(text: str | int) -> int:
-    """Bytes of `1GB`, `512MiB`, `1000`. Decimal units unless an `i` says otherwise."""
-    match = _SIZE.fullmatch(str(text))
-    if match is None:
+    """Bytes of `1GB`, `512MiB`, `4Gi`, `1000`. Decimal units unless an `i` says otherwise. Raises ValueError."""
+    written = _SIZE.fullmatch(str(text).strip())
+    if written is None:
         raise ValueError(f"{text!r} is not a size such as 1GB or 512MiB")
-    size = int(float(match[1]) * _UNITS[match[2].lower().removesuffix("b")])
+    size = int(_BYTES.validate_python(f"{written[1]}{written[2]}b"))
     if size <= 0:
         raise ValueError(f"a size must be positive, got {text!r}")
     return size
 
 
+def _explained(schema: dict[str, Any]) -> None:
+    for name, field in schema["properties"].items():
+        field["description"] = MEANINGS[name]
+
+
 class EncodeConfig(BaseModel):
-    """What `dyntok encode` does. Field names are the flags' names.
+    """What `dyntok encode` does. Field names are the flags' names, and `dyntok.meanings` says what they mean.
 
     `EncodeConfig.create` raises `ConfigError`; constructing it directly raises pydantic's `ValidationError`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    model: str = Field(min_length=1, description="HF hub id, local checkpoint folder, or `demo`")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub model")
-    space: Literal["llm", "vision"] = Field(
-        "llm", description="store projected tokens (llm) or tower features (vision)"
-    )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="arithmetic of the model; auto is float32 on CPUs, bfloat16 elsewhere"
-    )
-    compile: bool = Field(False, description="compile the model with torch.compile")
-
-    frames: int | None = Field(32, ge=1, le=1_000_000, description="frames a video, spread uniformly")
-    fps: float | None = Field(
-        None, gt=0, le=1000, description="frames a second of video, instead of --frames"
-    )
-    max_frames: int | None = Field(
-        None, ge=1, le=1_000_000, description="with --fps: above it, this many uniformly"
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), json_schema_extra=_explained
     )
 
-    thresholds: tuple[float, ...] = Field(
-        DEFAULT_THRESHOLDS,
-        min_length=1,
-        max_length=64,
-        description="similarities above which neighbours merge; tokens are stored at the largest",
-    )
-    format: Literal["webdataset", "zarr"] = Field("webdataset", description="format of the shards")
-    layout: Literal["nested", "explicit"] = Field(
-        "nested", description="nested stores the finest threshold only; explicit stores every one"
-    )
-    dtype: Literal["bfloat16", "float16", "float32", "int8"] = Field(
-        "bfloat16", description="dtype of stored tokens"
-    )
-    shard_size: int = Field(10**9, description="aimed size of a shard")
-    batch_size: int = Field(16, ge=1, le=4096, description="frames per forward pass; one fixed shape")
+    model: str = Field(min_length=1)
+    revision: str | None = None
+    space: Literal["llm", "vision"] = "llm"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
 
-    decoder: Literal["auto", "decord", "pyav"] = Field(
-        "auto", description="decoding library; auto is always exact"
-    )
-    max_pixels: int = Field(8192 * 4320, ge=1, description="largest width x height that is decoded")
-    max_seconds: float = Field(24 * 3600.0, gt=0, description="longest video that is decoded")
-    full_fingerprint: bool = Field(False, description="fingerprint inputs by their whole content")
+    frames: int | None = Field(32, ge=1, le=1_000_000)
+    fps: float | None = Field(None, gt=0, le=1000)
+    max_frames: int | None = Field(None, ge=1, le=1_000_000)
 
-    executor: Literal["auto", "local", "ray"] = Field(
-        "auto",
-        description="where shards are encoded: in this process, or by Ray actors; auto takes Ray for more than one "
-        "GPU or where an address is given",
-    )
-    ray_address: str | None = Field(
-        None, min_length=1, description="Ray cluster to join, as host:port or `auto`; else Ray starts here"
-    )
-    actors: int = Field(
-        0, ge=0, le=100_000, description="Ray actors; 0 is one for each GPU, or one for each machine without"
-    )
-    gpus_per_actor: float | None = Field(
-        None, ge=0, le=1, description="share of a GPU that an actor takes; 0 makes actors without GPU"
-    )
-    cpus_per_actor: float | None = Field(
-        None, gt=0, le=1024, description="CPUs that an actor takes; by default its decode processes"
-    )
-    max_attempts: int = Field(
-        3, ge=1, le=100, description="times that a video alone may kill its process before it is given up"
-    )
-    grace_period_s: float = Field(
-        20.0, ge=0, le=86400, description="after SIGTERM, time for the shards in work to be committed"
-    )
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto takes a GPU where there is one"
-    )
-    decode_workers: int = Field(
-        0, ge=0, le=512, description="decode processes; 0 is one per core, at most 16"
-    )
-    decode_timeout_s: float = Field(300.0, gt=0, description="longest decode of one video")
-    decode_memory: int = Field(4 * 2**30, description="memory of one decode process")
-    input_cache: int = Field(
-        2 * 2**30, description="temporary disk space for remote videos until they are decoded"
-    )
-    fail_fast: bool = Field(False, description="stop at the first failed video")
+    thresholds: tuple[float, ...] = Field(DEFAULT_THRESHOLDS, min_length=1, max_length=64)
+    format: Literal["webdataset", "zarr"] = "webdataset"
+    layout: Literal["nested", "explicit"] = "nested"
+    dtype: Literal["bfloat16", "float16", "float32", "int8"] = "bfloat16"
+    shard_size: int = 10**9
+    batch_size: int = Field(16, ge=1, le=4096)
+
+    decoder: Literal["auto", "decord", "pyav"] = "auto"
+    max_pixels: int = Field(8192 * 4320, ge=1)
+    max_seconds: float = Field(24 * 3600.0, gt=0)
+    full_fingerprint: bool = False
+
+    executor: Literal["auto", "local", "ray"] = "auto"
+    ray_address: str | None = Field(None, min_length=1)
+    actors: int = Field(0, ge=0, le=100_000)
+    gpus_per_actor: float | None = Field(None, ge=0, le=1)
+    cpus_per_actor: float | None = Field(None, gt=0, le=1024)
+    max_attempts: int = Field(3, ge=1, le=100)
+    grace_period_s: float = Field(20.0, ge=0, le=86400)
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    decode_workers: int = Field(0, ge=0, le=512)
+    decode_timeout_s: float = Field(300.0, gt=0)
+    decode_memory: int = 4 * 2**30
+    input_cache: int = 2 * 2**30
+    fail_fast: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -153,6 +121,16 @@ class EncodeConfig(BaseModel):
         if isinstance(data, dict) and data.get("fps") is not None and "frames" not in data:
             return {**data, "frames": None}
         return data
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python takes True for 1, and YAML takes yes, on and true for True."""
+        values = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
+        switch = cls.model_fields[str(info.field_name)].annotation is bool
+        if not switch and any(isinstance(item, bool) for item in values):
+            raise ValueError(f"needs a value, and {value!r} (in YAML also yes, no, on and off) is none")
+        return value
 
     @field_validator("shard_size", "decode_memory", "input_cache", mode="before")
     @classmethod

@@ -1,10 +1,13 @@
-"""Making sure that what was written outlives a power cut."""
+"""Writing files so that nobody sees a part of one, and making sure that they outlive a power cut."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,25 @@ def fsync_path(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def replaced(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """A new, empty file beside `path`, which takes its place in one step unless there is an error. Raises OSError.
+
+    `sync`: what is written outlives a power cut.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        aside.touch(exist_ok=False)  # so that nobody's link is followed
+        yield aside
+        if sync:
+            fsync_path(aside)
+        aside.replace(path)
+        if sync:
+            fsync_path(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def begin_write_out(descriptor: int, offset: int, length: int) -> None:

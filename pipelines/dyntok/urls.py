@@ -17,8 +17,13 @@ _CONTAINER_BEFORE_AT = frozenset({"abfs", "abfss", "wasb", "wasbs"})
 
 def url_protocol(path: str) -> str | None:
     """The protocol of a URL in lower case, None for a local path."""
-    match = _URL.match(path)
+    match = _URL.match(path) if "://" in path else None  # most are local
     return match[1].lower() if match else None
+
+
+def is_local(path: str) -> bool:
+    """Whether a path is no URL."""
+    return url_protocol(path) is None
 
 
 def is_http(path: str) -> bool:

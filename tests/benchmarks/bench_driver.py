@@ -15,20 +15,22 @@ import time
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from dyntok.config import EncodeConfig
 from dyntok.records import SampledFrames, VideoInfo
 from dyntok.run.array import ArrayJob
 from dyntok.run.shard.feeder import encode_shards
 from dyntok.run.shard.job import ShardJob
 from dyntok.run.shard.messages import ShardWork
-from dyntok.run.shard.spool import SpoolBudget
 from dyntok.run.tell.monitor import RunMonitor
-from dyntok.run.tell.observer import RunObserver, StageClock
+from dyntok.run.tell.observer import Observers, RunObserver, StageClock
 from dyntok.run.tell.runlog import new_run_name
 from dyntok.run.watch.outcome import open_plan
 from dyntok.run.watch.survey import committed
@@ -96,11 +98,11 @@ def run(out: Path, shards: int) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     with (
         open_plan(root) as plan,
-        RunMonitor(root, watching, clock, name=new_run_name(job), job=job) as monitor,
+        RunMonitor(root, clock, name=new_run_name(job), job=job) as monitor,
     ):
         monitor.planned(shards, 0, shards, 0)
         works = (ShardWork(number, tuple(plan.shard(number))) for number in plan.shard_numbers)
-        encode_shards(shard_job(root, info, monitor, clock), works)
+        encode_shards(shard_job(root, info, Observers(monitor, watching), clock), works)
         report(
             "shards", shards, wall, cpu, f"{watching.early_mb} MB after a tenth, {peak_mb()} MB at the end"
         )
@@ -118,22 +120,10 @@ def run(out: Path, shards: int) -> None:
 
 
 def shard_job(root: StoreRoot, info: object, observer: RunObserver, clock: StageClock) -> ShardJob:
-    return ShardJob(
-        root=root,
-        info=info,  # type: ignore[arg-type]
-        encoder=SimulatedEncoder(0.0, feature_dim=FEATURES, token_dim=TOKENS),
-        device_type="cpu",
-        pool=NoDecoding(),  # type: ignore[arg-type]
-        decode_workers=4,
-        height=SIZE,
-        width=SIZE,
-        batch_size=1,
-        sample_meta={},
-        fail_fast=False,
-        observer=observer,
-        clock=clock,
-        spool_budget=SpoolBudget(),
-    )
+    encoder: Any = SimulatedEncoder(0.0, feature_dim=FEATURES, token_dim=TOKENS)
+    encoder.spec = SimpleNamespace(height=SIZE, width=SIZE, fingerprint="")
+    config = EncodeConfig(model="demo", frames=1, batch_size=1, decode_workers=4)
+    return ShardJob(root, info, config, encoder, NoDecoding(), observer, clock)  # type: ignore[arg-type]
 
 
 def report(title: str, shards: int, wall: float, cpu: float, more: str = "") -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from dyntok.boundaries import groups_of
 from dyntok.records import Grid, Level, PlanEntry, Sample, SampledFrames, SourceRef, VideoRow
 from dyntok.store import (
     DatasetInfo,
@@ -19,7 +20,6 @@ from dyntok.store import (
     sample_key,
     write_manifest,
 )
-from dyntok.store.samples import groups_of
 from dyntok.store.tensorfile import Array
 from tests.support.samples import make_info, write_plan
 

@@ -14,7 +14,7 @@ from dyntok.config import EncodeConfig
 from dyntok.run.prepare import Asked, agree
 from dyntok.run.settings import decode_settings
 from dyntok.run.shard.feeder import encode_shards
-from dyntok.run.shard.job import shard_job
+from dyntok.run.shard.job import ShardJob
 from dyntok.run.shard.messages import ShardWork
 from dyntok.run.tell.observer import RunObserver, StageClock
 from dyntok.store import DatasetInfo, StoreRoot
@@ -84,7 +84,7 @@ class Prepared:
         """Encode and commit every shard."""
         watch, clock = _Watch(), StageClock()
         with self.pool() as pool:
-            job = shard_job(
+            job = ShardJob(
                 self.root, self.info, self.config, _WithSpec(encoder, self.spec), pool, watch, clock
             )  # type: ignore[arg-type]
             encode_shards(job, self.works())

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from dyntok.boundaries import groups_of
 from dyntok.records import Grid, Level, Sample, SampledFrames
 from dyntok.store import DatasetInfo, sample_key
-from dyntok.store.samples import groups_of
 
 GRID, TOKEN_DIM, THRESHOLD = Grid(14, 14), 3584, 0.6
 KEPT = 0.44

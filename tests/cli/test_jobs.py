@@ -162,11 +162,12 @@ def test_watch_of_a_complete_store_shows_it_once(whole: Path, cli: Cli) -> None:
 
 
 def test_a_job_waits_for_the_plan_of_another(videos: Path, tmp_path: Path, cli: Cli) -> None:
-    from dyntok.run.array import ArrayJob, open_root
+    from dyntok.run.array import ArrayJob
     from dyntok.run.lock import plan_lock, store_lock
+    from dyntok.store import StoreRoot
 
     out = tmp_path / "out"
-    root = open_root(str(out), ArrayJob(0, 2))
+    root = StoreRoot.open(str(out), create=True, scratch=ArrayJob(0, 2).name)
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:

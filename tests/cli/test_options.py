@@ -12,6 +12,7 @@ import pytest
 
 from dyntok.config import EncodeConfig, load_config_file, parse_size
 from dyntok.errors import ConfigError
+from dyntok.meanings import MEANINGS
 from dyntok_cli.commands.config import template
 from dyntok_cli.configuring import EXAMPLE_MODEL, encode_config, overridden
 from dyntok_cli.options import SETTINGS, SIZES
@@ -31,8 +32,13 @@ def bare(annotation: Any) -> set[Any]:
     return set(get_args(annotation)) if get_origin(annotation) is Literal else {annotation}
 
 
-def test_every_setting_has_its_flag_and_every_flag_its_setting() -> None:
-    assert list(SETTINGS) == list(FIELDS)
+def test_every_setting_has_its_flag_and_its_meaning_and_every_flag_its_setting() -> None:
+    assert list(SETTINGS) == list(MEANINGS) == list(FIELDS)
+
+
+def test_the_schema_holds_the_meanings() -> None:
+    properties = EncodeConfig.model_json_schema()["properties"]
+    assert {name: field["description"] for name, field in properties.items()} == MEANINGS
 
 
 @pytest.mark.parametrize("command", ["encode", "plan"])
@@ -78,6 +84,61 @@ def test_a_default_in_the_help_is_the_real_one(name: str) -> None:
 def test_flags_become_settings(flags: dict[str, Any], name: str, value: object) -> None:
     config = encode_config({"model": "demo", **flags}, None, inputs=["a"], out=None)
     assert getattr(config, name) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1GB", 10**9),
+        ("1gb", 10**9),
+        ("1.5 gb", 1_500_000_000),
+        ("512MiB", 2**29),
+        ("4Gi", 2**32),
+        ("2g", 2 * 10**9),
+        ("1T", 10**12),
+        ("7b", 7),
+        (" 500 ", 500),
+        ("1.5", 1),
+        (1000, 1000),
+        (1e9, 10**9),
+    ],
+)
+def test_sizes(text: Any, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "GB", "-1", "+1", "0", "0.4", "nan", "inf", "1e3", "0x10", ".5GB", "1.", "1,5GB", "1_000"),
+        *("1 GB 2", "1 G i B", "1ib", "1kbit", "1PB", "\u0663", "9" * 400, "9" * 400 + "GB"),
+        *(True, False, None, [1]),
+    ],
+)
+def test_what_is_no_size(text: Any) -> None:
+    with pytest.raises(ConfigError, match="size"):
+        EncodeConfig.create(model="demo", shard_size=text)
+
+
+NUMBERS = [name for name in FIELDS if bare(FIELDS[name].annotation) & {int, float}]
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, "thresholds"])
+@pytest.mark.parametrize("word", ["yes", "on", "true", "no"])
+def test_yes_and_no_in_yaml_are_no_numbers(name: str, word: str, tmp_path: Path) -> None:
+    assert {"frames", "batch_size", "shard_size", "decode_timeout_s"} <= set(NUMBERS)
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"model: demo\n{name}: {f'[0.5, {word}]' if name == 'thresholds' else word}\n")
+    with pytest.raises(ConfigError, match=flag_of(name)[2:]) as caught:
+        encode_config({}, str(file), inputs=["a"], out=None)
+    assert "True" in caught.value.message or "False" in caught.value.message
+
+
+def test_yes_and_no_are_what_a_switch_takes(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("model: demo\ncompile: yes\nfail_fast: off\n")
+    config = encode_config({}, str(file), inputs=["a"], out=None)
+    assert (config.compile, config.fail_fast) == (True, False)
 
 
 def test_flags_override_the_file_and_what_is_not_given_does_not(tmp_path: Path) -> None:

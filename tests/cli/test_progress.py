@@ -9,7 +9,7 @@ import pytest
 
 from dyntok.records import VideoRow
 from dyntok_cli.output import Output
-from dyntok_cli.progress import CountingBar, Progress
+from dyntok_cli.progress import CountingBar, RunProgress
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def row(number: int, status: str = "done") -> VideoRow:
     return VideoRow(f"clip{number}.mp4", f"key{number}", "source", number, status, **failed)
 
 
-def watch(observer: Progress) -> None:
+def watch(observer: RunProgress) -> None:
     """Ten videos of which two were done before and one fails."""
     with observer:
         observer.listing(4)
@@ -42,7 +42,7 @@ def watch(observer: Progress) -> None:
 
 def told(stream: io.StringIO, *, quiet: bool = False, line_every_s: float = 1e9) -> str:
     with redirect_stderr(stream):
-        watch(Progress(Output(quiet=quiet), line_every_s))
+        watch(RunProgress(Output(quiet=quiet), line_every_s))
     return stream.getvalue()
 
 
@@ -86,7 +86,7 @@ def test_a_counting_bar_needs_a_terminal(stream: io.StringIO, bar: bool) -> None
 
 
 def test_files_that_are_passed_over_are_said(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(Output()) as progress:
+    with RunProgress(Output()) as progress:
         progress.skipped("notes.txt", "suffix")
         progress.skipped("more.txt", "suffix")
         progress.skipped(".DS_Store", "hidden")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import dyntok
-from dyntok.store import StoreRoot, iter_records
+from dyntok.store import StoreRoot
 from tests.cli.conftest import Ran, digests
+from tests.support.samples import iter_records
 
 FRAMES, ROWS, COLS = 3, 14, 14
 

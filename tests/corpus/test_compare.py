@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dyntok.corpus import CorpusItem, FrozenPlan, PlanDifference, append_entries, list_inputs
+from dyntok.corpus import CorpusItem, FrozenPlan, PlanDifference, compare_plan, list_inputs
 from dyntok.errors import InputError, StoreMismatchError
-from tests.corpus.helpers import missing_item, plan_bytes, plan_of, write_files
+from tests.corpus.helpers import appended, missing_item, plan_bytes, plan_of, write_files
 
 
 def listing(folder: Path) -> list[CorpusItem]:
@@ -22,7 +22,7 @@ def listing(folder: Path) -> list[CorpusItem]:
 def test_same_corpus(clip_folder: Path) -> None:
     for full in (False, True):
         plan = plan_of(listing(clip_folder), full_fingerprint=full)
-        assert plan.compare(listing(clip_folder), full_fingerprint=full) == PlanDifference(unchanged_count=4)
+        assert compare_plan(plan, listing(clip_folder), full_fingerprint=full) == PlanDifference()
 
 
 def test_each_kind_of_difference(tmp_path: Path) -> None:
@@ -39,18 +39,13 @@ def test_each_kind_of_difference(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").unlink()
     (tmp_path / "broken.mp4").symlink_to("nowhere")
     write_files(tmp_path, "later.data", "new.mp4")
-    difference = plan.compare(listing(tmp_path))
-    assert [item.id for item in difference.new] == ["new.mp4"]
-    assert [(c.id, c.old_source, c.new_source) for c in difference.changed] == [
-        ("edited.mp4", "edited.mp4", "edited.mp4"),
-        ("longer.mp4", "longer.mp4", "longer.mp4"),
-    ]
-    assert all(c.old_fingerprint != c.new_fingerprint for c in difference.changed)
-    assert difference.changed[1].new_fingerprint == "size:22"
-    assert sorted(difference.missing) == ["broken.mp4", "gone.mp4"]
-    assert difference.recovered == ("later.mp4",)
-    assert (difference.new_count, difference.changed_count, difference.missing_count) == (1, 2, 2)
-    assert (difference.recovered_count, difference.unreadable_count, difference.unchanged_count) == (1, 1, 2)
+    # What cannot be read now, or could not when it was planned, did not change.
+    assert compare_plan(plan, listing(tmp_path)) == PlanDifference(
+        ("new.mp4",), 1, ("edited.mp4", "longer.mp4"), 2
+    )
+    assert compare_plan(plan, listing(tmp_path), mended={"edited.mp4", "same.mp4"}) == PlanDifference(
+        ("new.mp4",), 1, ("longer.mp4",), 1
+    )
 
 
 def test_full_fingerprints_see_the_middle_of_a_file(tmp_path: Path) -> None:
@@ -58,43 +53,40 @@ def test_full_fingerprints_see_the_middle_of_a_file(tmp_path: Path) -> None:
     path.write_bytes(bytes(300_000))
     cheap, full = plan_of(listing(tmp_path)), plan_of(listing(tmp_path), full_fingerprint=True)
     path.write_bytes(bytes(150_000) + b"x" + bytes(149_999))
-    assert cheap.compare(listing(tmp_path)).changed_count == 0
-    assert full.compare(listing(tmp_path)).changed_count == 1
+    assert compare_plan(cheap, listing(tmp_path)).changed_count == 0
+    assert compare_plan(full, listing(tmp_path)).changed_count == 1
     with pytest.raises(StoreMismatchError, match="cheap fingerprints"):
-        cheap.compare(listing(tmp_path), full_fingerprint=True)
+        compare_plan(cheap, listing(tmp_path), full_fingerprint=True)
 
 
 def test_the_latest_attempt_counts(tmp_path: Path) -> None:
     write_files(tmp_path, "a.mp4")
     plan = plan_of(listing(tmp_path))
     (tmp_path / "a.mp4").write_bytes(b"mended")
-    assert plan.compare(listing(tmp_path)).changed_count == 1
-    out = io.BytesIO()
-    append_entries(plan, plan.shard(0), out, estimate_bytes=lambda item: 1, shard_size_bytes=1)
-    assert FrozenPlan.open(out.getvalue()).compare(listing(tmp_path)) == PlanDifference(unchanged_count=1)
-
-
-def test_other_content_under_the_same_id_names_both_sources(tmp_path: Path) -> None:
-    write_files(tmp_path, "one/x.mp4", "two/x.mp4")
-    for name in ("one", "two"):
-        (tmp_path / f"{name}.jsonl").write_text(f'{{"path": "{name}/x.mp4", "id": "x"}}\n')
-    plan = plan_of(list_inputs([str(tmp_path / "one.jsonl")]))
-    (changed,) = plan.compare(list_inputs([str(tmp_path / "two.jsonl")])).changed
-    assert (changed.old_source, changed.new_source) == ("one/x.mp4", "two/x.mp4")
+    assert compare_plan(plan, listing(tmp_path)).changed_count == 1
+    options: dict[str, Any] = {"estimate_bytes": lambda item: 1, "shard_size_bytes": 1}
+    again = FrozenPlan.open(appended(plan, plan.shard(0), **options))
+    assert compare_plan(again, listing(tmp_path)) == PlanDifference()
 
 
 def test_an_id_listed_twice() -> None:
     plan = plan_of([missing_item("a"), missing_item("b")])
     with pytest.raises(InputError, match="'a' is listed twice"):
-        plan.compare([missing_item("a"), missing_item("b"), missing_item("a", "/other.mp4")])
+        compare_plan(plan, [missing_item("a"), missing_item("b"), missing_item("a", "/other.mp4")])
 
 
-def test_examples_are_capped_and_counts_are_not() -> None:
-    plan = plan_of(missing_item(f"old{i:04}") for i in range(500))
-    difference = plan.compare(missing_item(f"new{i:04}") for i in range(300))
-    assert (difference.new_count, len(difference.new)) == (300, 100)
-    assert (difference.missing_count, len(difference.missing)) == (500, 100)
-    assert difference.missing[0] == "old0000"
+def test_examples_are_capped_and_counts_are_not(tmp_path: Path) -> None:
+    write_files(tmp_path, *(f"old{i:04}.mp4" for i in range(300)))
+    plan = plan_of(listing(tmp_path), shard_size_bytes=1000)
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"other")
+    new = [missing_item(f"new{i:04}") for i in range(300)]
+    difference = compare_plan(plan, [*listing(tmp_path), *new])
+    assert (difference.new_count, len(difference.new), difference.new[0]) == (300, 100, "new0000")
+    assert (difference.changed_count, len(difference.changed)) == (300, 100)
+    assert difference.changed[0] == "old0000.mp4"
+    mended = {f"old{i:04}.mp4" for i in range(300)}
+    assert compare_plan(plan, listing(tmp_path), mended=mended) == PlanDifference()
 
 
 @settings(max_examples=40, deadline=None)
@@ -103,10 +95,9 @@ def test_examples_are_capped_and_counts_are_not() -> None:
     listed=st.permutations(range(20)),
     count=st.integers(0, 20),
 )
-def test_new_and_missing_are_set_differences(planned: set[int], listed: list[int], count: int) -> None:
+def test_new_is_a_set_difference(planned: set[int], listed: list[int], count: int) -> None:
     listed = listed[:count]
     plan = FrozenPlan.open(plan_bytes(missing_item(f"v{i}") for i in planned))
-    difference = plan.compare(missing_item(f"v{i}") for i in listed)
-    assert [item.id for item in difference.new] == [f"v{i}" for i in listed if i not in planned]
-    assert set(difference.missing) == {f"v{i}" for i in planned - set(listed)}
-    assert difference.unreadable_count == len(planned & set(listed))
+    difference = compare_plan(plan, (missing_item(f"v{i}") for i in listed))
+    assert list(difference.new) == [f"v{i}" for i in listed if i not in planned]
+    assert difference.changed_count == 0

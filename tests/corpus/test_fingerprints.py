@@ -62,8 +62,12 @@ def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     ObjectStore.clear_instance_cache()
 
 
+def item_at(path: object, offset: int | None = None, length: int | None = None) -> CorpusItem:
+    return CorpusItem.looked_at("x", "x", SourceRef(str(path), offset, length))
+
+
 def of(path: Path, *, full: bool = False) -> str | None:
-    return fingerprint(SourceRef(str(path)), full=full)
+    return fingerprint(item_at(path), full=full)
 
 
 def test_definition_on_a_real_clip(bikes: Path) -> None:
@@ -121,9 +125,11 @@ def test_unreadable(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "gone"):
         assert of(path) is None
     (tmp_path / "short").write_bytes(b"123")
-    assert fingerprint(SourceRef(str(tmp_path / "short")), 10) is None
-    assert fingerprint(SourceRef(str(tmp_path / "short"), 2, 5)) is None
-    assert fingerprint(SourceRef(str(tmp_path / "pipe")), 10) is None
+    assert fingerprint(CorpusItem("x", "x", SourceRef(str(tmp_path / "short")), 10)) is None
+    assert fingerprint(CorpusItem("x", "x", SourceRef(str(tmp_path / "short"), 2, 5), 5)) is None
+    assert fingerprint(item_at(tmp_path / "short", 2, 5)) is None
+    assert fingerprint_like(SourceRef(str(tmp_path / "short"), 2, 5), "ht1:5:00") is None
+    assert fingerprint(CorpusItem("x", "x", SourceRef(str(tmp_path / "pipe")), 10)) is None
     assert fingerprint(CorpusItem("x", "x", SourceRef(str(tmp_path / "short")), None)) is None
 
 
@@ -131,7 +137,7 @@ def test_tar_window(tmp_path: Path) -> None:
     data = os.urandom(4 * EDGE)
     (tmp_path / "whole").write_bytes(data[1000:-1000])
     (tmp_path / "tar").write_bytes(data)
-    window = SourceRef(str(tmp_path / "tar"), 1000, len(data) - 2000)
+    window = item_at(tmp_path / "tar", 1000, len(data) - 2000)
     assert fingerprint(window) == of(tmp_path / "whole")
     assert fingerprint(window, full=True) == of(tmp_path / "whole", full=True)
 
@@ -141,7 +147,7 @@ def test_memory_files_are_read() -> None:
     fs.pipe("memory://fp/a.mp4", b"abc")
     try:
         expected = f"ht1:3:{hashlib.sha256(b'abc').hexdigest()[:32]}"
-        assert fingerprint(SourceRef("memory://fp/a.mp4")) == expected
+        assert fingerprint(item_at("memory://fp/a.mp4")) == expected
     finally:
         fs.rm("/fp", recursive=True)
 
@@ -151,9 +157,10 @@ def test_etag_of_an_object_store(object_store: ObjectStore) -> None:
     (item,) = list_inputs(["s3://bucket"])
     md5 = hashlib.md5(b"abc").hexdigest()
     assert item.etag == md5
-    assert fingerprint(item) == fingerprint(item.ref) == fingerprint(item.ref, 3, md5) == f"etag:3:{md5}"
+    assert fingerprint(item) == fingerprint(item_at(item.ref.path)) == f"etag:3:{md5}"
     assert fingerprint(item, full=True) == f"full:3:{hashlib.sha256(b'abc').hexdigest()}"
-    assert fingerprint_like(item, f"etag:3:{md5}") == f"etag:3:{md5}"
+    for what in (item, item.ref):
+        assert fingerprint_like(what, f"etag:3:{md5}") == f"etag:3:{md5}"
     assert fingerprint_like(item, "ht1:3:00") == f"ht1:3:{hashlib.sha256(b'abc').hexdigest()[:32]}"
 
 

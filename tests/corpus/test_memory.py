@@ -15,24 +15,24 @@ LIMIT_MB = 300
 # Peak memory is that of a process, so each step runs in one of its own and reports what it added to the imports.
 _STEPS = {
     "freeze": """
-summary = freeze_plan(
+freeze_plan(
     list_inputs([manifest]), plan, estimate_bytes=lambda item: 2_000_000, shard_size_bytes=10**9
 )
-assert summary.videos == summary.unreadable == LINES and summary.shards == LINES // 500
 """,
     "read": """
-with Plan.open(plan) as opened:
+with FrozenPlan.open(plan) as opened:
+    assert opened.videos == LINES and opened.shards == LINES // 500
     assert sum(len(opened.shard(number)) for number in opened.shard_numbers) == LINES
 """,
     "compare": """
-with Plan.open(plan) as opened:
-    assert opened.compare(list_inputs([manifest])).unreadable_count == LINES
+with FrozenPlan.open(plan) as opened:
+    assert compare_plan(opened, list_inputs([manifest])) == PlanDifference()
 """,
 }
 # `ru_maxrss` would include what the parent held when it forked; VmHWM starts anew with each program.
 _RUN = """
 import pathlib, re, sys
-from dyntok.corpus import Plan, freeze_plan, list_inputs
+from dyntok.corpus import FrozenPlan, PlanDifference, compare_plan, freeze_plan, list_inputs
 manifest, plan, LINES = sys.argv[1], sys.argv[2], int(sys.argv[3])
 def peak_kb():
     return int(re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])

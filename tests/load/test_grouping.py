@@ -38,3 +38,8 @@ def test_what_is_too_long_is_alone() -> None:
 def test_packing_is_near_the_best() -> None:
     lengths = [size for size in (60, 40, 50, 50, 70, 30, 20, 80) for _ in range(25)]
     assert len(pack_lengths(lengths, 100)) == sum(lengths) // 100
+
+
+def test_a_group_is_as_full_as_the_capacity_lets_it_be() -> None:
+    assert pad_lengths([5, 5, 5, 3], 10) == [[0, 1], [2, 3]]
+    assert pack_lengths([5, 5, 5, 3, 2], 10) == [[0, 1], [2, 3, 4]]

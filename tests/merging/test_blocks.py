@@ -126,3 +126,42 @@ def test_memory_in_another_order_gives_the_same_result(order: tuple[int, ...]) -
     # torch sums strided values in another order.
     assert same_bits(strided.similarity, similarity_at_once(other[1]))
     assert torch.equal(strided.tokens, dense.tokens)
+
+
+def test_so_many_rows_are_worked_on_as_fit_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.zeros(3, 4, 5, 6)
+    row_bytes = 5 * 6 * 4
+    assert blocks.rows_at_once(values) == 12
+    for cache_bytes, rows in (
+        (1, 1),
+        (row_bytes, 1),
+        (3 * row_bytes, 3),
+        (5 * row_bytes - 1, 4),
+        (10**6, 12),
+    ):
+        monkeypatch.setattr(blocks, "_CACHE_BYTES", cache_bytes)
+        # They are worked on as float32, whatever they are.
+        assert blocks.rows_at_once(values) == blocks.rows_at_once(values.half()) == rows
+    monkeypatch.setattr(blocks, "_CACHE_BYTES", row_bytes)
+    assert blocks.rows_at_once(values.transpose(1, 2).contiguous().transpose(1, 2)) == 12
+    assert blocks.rows_at_once(values.to("meta")) == 12
+    assert blocks.rows_at_once(values[:0]) == 1
+    values.requires_grad_()
+    assert blocks.rows_at_once(values) == 12
+    with torch.no_grad():
+        assert blocks.rows_at_once(values) == 1
+
+
+def test_what_fits_is_not_copied() -> None:
+    values = torch.randn(6, 2)
+    assert [block.data_ptr() for block in blocks.float_blocks(values, 6)] == [values.data_ptr()]
+    assert [len(block) for block in blocks.float_blocks(values, 5)] == [5, 1]
+    assert torch.equal(next(blocks.float_blocks(values.half(), 6)), values.half().float())
+
+
+def test_the_largest_magnitude_is_torchs_norm_of_order_infinity() -> None:
+    values = torch.randn(3, 4, 5)
+    values[0, 1, 2] = torch.nan
+    found = blocks.largest_magnitude(values)
+    torch.testing.assert_close(found, torch.linalg.vector_norm(values, ord=torch.inf, dim=-1), equal_nan=True)
+    assert blocks.largest_magnitude(values, keepdim=True).shape == (3, 4, 1)

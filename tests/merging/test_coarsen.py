@@ -180,3 +180,32 @@ def test_a_gpu_gives_the_same_means(monkeypatch: pytest.MonkeyPatch, dtype: torc
     torch.testing.assert_close(merged, expected)
     alone = members(*on_cpu) == 1
     assert np.array_equal(bits(merged[alone]), bits(expected[alone]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_scale_multiplies_tokens_of_any_dtype(dtype: torch.dtype) -> None:
+    fine, coarse = plans(11)
+    tokens = stored_tokens(fine, 8, torch.float32).mul_(20).round_()
+    scale = 0.5 ** torch.randint(0, 4, (fine.token_count,), generator=torch.Generator().manual_seed(0))
+    merged = coarsen(tokens.to(dtype), fine, coarse, scale=scale)
+    torch.testing.assert_close(merged, coarsen(tokens * scale[:, None], fine, coarse), atol=1e-5, rtol=1e-6)
+
+
+def test_with_gradients_a_result_has_the_dtype_and_the_place_that_are_asked_for() -> None:
+    fine, coarse = plans(12)
+    tokens = stored_tokens(fine, 4, torch.float32).requires_grad_()
+    expected = coarsen(tokens.detach(), fine, coarse)
+    assert torch.equal(coarsen(tokens, fine, coarse, dtype=torch.bfloat16), expected.bfloat16())
+    out = torch.empty_like(expected)
+    assert coarsen(tokens, fine, coarse, out=out) is out
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize(("dim", "before"), [(17, 0), (16, 17), (8, 1), (8, 17)])
+def test_rows_and_places_of_odd_sizes_are_written_alike(block_bytes: int, dim: int, before: int) -> None:
+    fine, coarse = plans(13)
+    tokens = stored_tokens(fine, dim, torch.bfloat16)
+    buffer = torch.empty(before + coarse.token_count * dim, dtype=torch.bfloat16)
+    out = buffer[before:].view(coarse.token_count, dim)
+    coarsen(tokens, fine, coarse, out=out)
+    assert torch.equal(out, coarsen(tokens, fine, coarse).bfloat16())

@@ -14,7 +14,6 @@ from dyntok.merging import (
     left_similarity,
     marker_count,
     plan_from_similarity,
-    smallest_count,
     threshold_for_budget,
 )
 
@@ -66,7 +65,7 @@ def test_budget_takes_the_largest_threshold_that_fits(seed: int, extra: int, tie
     similarity, _ = video(seed)
     if ties:
         similarity = (similarity * 4).round() / 4
-    budget = smallest_count(similarity) + extra
+    budget = similarity.shape[0] * similarity.shape[1] + extra
     threshold = threshold_for_budget(similarity, budget)
     (count,) = count_tokens(similarity, [threshold])
     assert count <= budget
@@ -94,3 +93,12 @@ def test_budget_below_one_token_a_row_says_the_smallest() -> None:
     with pytest.raises(MergeError, match="make 30"):
         threshold_for_budget(similarity, 29, marker_count("row", 3, 5))
     assert threshold_for_budget(similarity, 30, marker_count("row", 3, 5)) < 1
+
+
+def test_a_budget_for_every_patch_needs_no_merging() -> None:
+    similarity, _ = video(7)
+    patches = similarity.numel()
+    assert threshold_for_budget(similarity, patches) == 1.0
+    assert threshold_for_budget(similarity, patches + 1) == 1.0
+    assert threshold_for_budget(similarity, patches - 1) < 1.0
+    assert threshold_for_budget(similarity, patches - 1, markers=1) < 1.0

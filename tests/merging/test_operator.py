@@ -111,11 +111,11 @@ def test_a_plan_applies_to_provenance_and_extra_dimensions() -> None:
 
 
 def test_row_markers_stand_after_each_row() -> None:
-    plan = plan_merge(torch.randn(2, 3, 5, 4), 0.2)
+    video = merge(torch.randn(2, 3, 5, 8), torch.randn(2, 3, 5, 4), 0.2)
     sequence: list[str] = []
     for row in range(6):
-        sequence += ["token"] * int(plan.row_splits[row + 1] - plan.row_splits[row]) + ["marker"]
-    assert [i for i, what in enumerate(sequence) if what == "marker"] == plan.row_marker_index.tolist()
+        sequence += ["token"] * int(video.row_splits[row + 1] - video.row_splits[row]) + ["marker"]
+    assert [i for i, what in enumerate(sequence) if what == "marker"] == video.row_marker_index.tolist()
 
 
 def test_a_frame_does_not_depend_on_its_neighbours() -> None:
@@ -146,3 +146,21 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         plan_merge(torch.randn(2, 3, 4, 5), 0.5).apply(torch.randn(2, 3, 5, 5))
     with pytest.raises(MergeError, match="not a number"):
         plan_merge(torch.randn(2, 3, 4, 5), float("nan"))
+
+
+def test_opposite_patches_have_similarity_minus_one_at_least() -> None:
+    """Rounding takes a quotient beyond one, on either side."""
+    patch = torch.randn(1, 200, 1, 7, generator=torch.Generator().manual_seed(0))
+    same = left_similarity(torch.cat([patch, patch], 2))[..., 1]
+    opposite = left_similarity(torch.cat([patch, -patch], 2))[..., 1]
+    x = patch / patch.abs().amax(-1, keepdim=True)
+    norm = torch.linalg.vector_norm(x, dim=-1)
+    assert (torch.linalg.vecdot(x, x) / (norm * norm)).max() > 1
+    assert same.max() == 1
+    assert torch.equal(opposite, -same)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 0, 5), (2, 3, 4, 0)])
+def test_patches_without_columns_or_features_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(MergeError, match="empty dimension"):
+        left_similarity(torch.zeros(shape))

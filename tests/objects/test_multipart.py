@@ -52,6 +52,14 @@ def uploaded() -> bytes:
     return data
 
 
+def test_of_two_new_files_the_first_counts(remote: Remote, tmp_path: Path) -> None:
+    """Nobody looks before: the server itself refuses the second one."""
+    for content, counts in ((b"one", True), (b"two", False)):
+        (tmp_path / "plan").write_bytes(content)
+        assert remote.put_new(tmp_path / "plan", KEY) == counts
+    assert uploaded() == b"one"
+
+
 PART = {"method": "PUT", "path": "partNumber"}
 PASSING = [
     {"what": "status", **PART, "times": 5},

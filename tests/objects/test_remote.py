@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.asyn import AsyncFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from dyntok.objects import (
     DeniedObjectError,
@@ -19,7 +23,7 @@ from dyntok.objects import (
     is_object_store,
     object_info,
 )
-from dyntok.objects.remote import _s3_options, each_at_once
+from dyntok.objects.remote import _CONDITIONAL, _s3_options, each_at_once
 from tests.support.faulty_fs import Fault, FaultyFileSystem, denied, reset, throttled
 
 DATA = bytes(range(256)) * 8
@@ -50,6 +54,12 @@ def content(faulty: Faulty) -> None:
     fs.pipe_file("/bucket/a", DATA)
     fs.pipe_file("/bucket/b", b"b")
     faulty.calls.clear()
+
+
+@pytest.fixture
+def memory() -> Iterator[None]:
+    yield
+    fsspec.filesystem("memory").store.clear()
 
 
 @pytest.fixture
@@ -170,6 +180,29 @@ def test_what_a_driver_says_of_an_object() -> None:
     assert object_info("s3", {"type": "directory", "size": 0}).is_folder  # type: ignore[union-attr]
     assert object_info("s3", {"type": "file", "size": None}) is None
     assert is_object_store("gs") and not is_object_store("sftp") and not is_object_store(None)
+
+
+@pytest.mark.parametrize("protocol", sorted(_CONDITIONAL))
+def test_drivers_that_are_said_to_write_on_condition_do_so_themselves(protocol: str) -> None:
+    """fsspec's own `put_file` looks and then writes, and older drivers drop a `mode` that they do not know."""
+    try:
+        driver = fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        pytest.skip(str(error))
+    put_file = getattr(driver, "_put_file", AbstractFileSystem.put_file)
+    assert put_file not in (AbstractFileSystem.put_file, AsyncFileSystem._put_file)
+    assert "mode" in inspect.signature(put_file).parameters
+
+
+def test_files_in_memory_are_not_written_on_condition(
+    local: Path, memory: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer comes between the driver's look and its write: hence the rule."""
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/bucket/plan", b"first")
+    monkeypatch.setattr(MemoryFileSystem, "exists", lambda *_, **__: False)
+    fs.put_file(str(local), "/bucket/plan", mode="create")
+    assert stored("/bucket/plan") == DATA and "memory" not in _CONDITIONAL
 
 
 def test_unknown_protocols() -> None:

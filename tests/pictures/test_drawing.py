@@ -18,7 +18,6 @@ from dyntok.pictures.drawing import (
     border_pixels,
     draw_groups,
     heat_colours,
-    merged_patches,
     similarity_map,
 )
 from dyntok.pictures.layout import GridLayout
@@ -82,24 +81,17 @@ def test_an_overlay_is_that_of_the_groups(image: Image, layout: GridLayout, thre
     drawn = draw_groups(image, similarity, threshold, layout)
     assert np.array_equal(drawn, expected(image, video))
     assert np.array_equal(image, before)
-    assert int((~merged_patches(similarity, threshold)).sum()) == len(video)
-
-
-def test_merging_is_strict_and_compares_as_float32() -> None:
-    value = np.float32(0.6)
-    similarity = np.array([[-np.inf, value, np.nextafter(value, np.float32(1))]])
-    assert merged_patches(similarity, 0.6).tolist() == [[False, False, True]]
 
 
 def test_borders_grow_with_the_picture_and_stay_inside() -> None:
-    merged = np.zeros((2, 2), np.bool_)
+    begins = np.ones((2, 2), np.bool_)
     layout = GridLayout.over(200, 200, Grid(2, 2))
-    lines = border_pixels(merged, layout)
+    lines = border_pixels(begins, layout)
     assert lines.shape == (200, 200)
     # Four pixels thick: around 0, 100 and 200.
     assert np.flatnonzero(lines[50]).tolist() == [0, 1, 2, 3, 98, 99, 100, 101, 196, 197, 198, 199]
-    merged[:, 1] = True
-    assert np.flatnonzero(border_pixels(merged, layout)[50]).tolist() == [0, 1, 2, 3, 196, 197, 198, 199]
+    begins[:, 1] = False
+    assert np.flatnonzero(border_pixels(begins, layout)[50]).tolist() == [0, 1, 2, 3, 196, 197, 198, 199]
 
 
 def test_a_similarity_map_colours_each_patch(image: Image, layout: GridLayout) -> None:

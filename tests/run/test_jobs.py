@@ -18,7 +18,6 @@ import pytest
 from dyntok.corpus import FrozenPlan
 from dyntok.errors import StoreError, StoreLockedError, StoreMismatchError, UsageError
 from dyntok.run import ArrayJob, encode, finalize, freeze, prepare, status
-from dyntok.run.array import JobRoot, open_root
 from dyntok.run.lock import store_lock, writers
 from dyntok.run.precision import resolve_precision
 from dyntok.run.prepare import Asked, agree
@@ -229,7 +228,7 @@ def test_looking_never_keeps_a_writer_out(tmp_path: Path) -> None:
 def test_cleaning_spares_what_live_jobs_are_writing(tmp_path: Path) -> None:
     url = str(tmp_path / "out")
     jobs = [ArrayJob(index, 3) for index in range(3)]
-    roots = [open_root(url, job) for job in jobs]
+    roots = [StoreRoot.open(url, create=True, scratch=job.name) for job in jobs]
     with ExitStack() as stack:
         for root, job in zip(roots[:2], jobs[:2], strict=True):
             stack.enter_context(store_lock(root, job))
@@ -245,13 +244,23 @@ def test_cleaning_spares_what_live_jobs_are_writing(tmp_path: Path) -> None:
             assert writers(root).jobs == tuple(jobs[:2])
 
 
-def test_scratch_of_a_job_survives_pickling(tmp_path: Path) -> None:
+def test_scratch_of_a_job_survives_pickling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another working folder too, as that of an actor is; there, no other store is made."""
     import pickle
 
-    root = open_root(str(tmp_path / "out"), ArrayJob(2, 3))
-    again = pickle.loads(pickle.dumps(root))  # noqa: S301
-    assert isinstance(again, JobRoot)
-    assert again.scratch_dir() == root.scratch_dir() == tmp_path / "out" / ".tmp" / "job-00002-of-00003"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    root = StoreRoot.open("out", create=True, scratch=ArrayJob(2, 3).name)
+    packed = pickle.dumps(root)
+    monkeypatch.chdir(elsewhere)
+    again = pickle.loads(packed)  # noqa: S301
+    own = tmp_path / "out" / ".tmp" / "job-00002-of-00003"
+    assert again.scratch_dir() == root.scratch_dir() == own
+    assert not list(elsewhere.iterdir())
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(StoreError, match="no folder"):
+        pickle.loads(packed)  # noqa: S301
 
 
 # one plan -----------------------------------------------------------------------------------------------------
@@ -276,7 +285,7 @@ def race(url: str, folders: list[Path]) -> list[bytes]:
 
     def begin(index: int) -> list[tuple[int, str]]:
         job = ArrayJob(index, len(folders))
-        root = open_root(url, job)
+        root = StoreRoot.open(url, create=True, scratch=job.name)
         asked = Asked([str(folders[index])], resolve_precision(CONFIG), job=job)
         barrier.wait(30)
         with store_lock(root, job):

@@ -11,7 +11,7 @@ import pytest
 import dyntok
 from dyntok.errors import InputError, RunError, StoreLockedError, StoreMismatchError
 from dyntok.run import encode, status
-from dyntok.run.lock import is_locked, store_lock
+from dyntok.run.lock import store_lock, writers
 from dyntok.store import StoreRoot, verify
 from tests.support.runs import demo_config, result_digests
 
@@ -129,13 +129,13 @@ def test_two_writers_are_kept_apart(corpus: Corpus, tmp_path: Path) -> None:
     folder, out = corpus("a"), tmp_path / "out"
     encode([str(folder)], str(out), demo_config())
     root = StoreRoot.open(str(out))
-    assert not is_locked(root)
+    assert not writers(root)
     with store_lock(root):
-        assert is_locked(root)
+        assert writers(root)
         assert status(str(out)).running
         with pytest.raises(StoreLockedError, match="another process"):
             encode([str(folder)], str(out), demo_config())
-    assert not is_locked(root)
+    assert not writers(root)
 
 
 def test_a_folder_with_other_files_is_no_store(corpus: Corpus, tmp_path: Path) -> None:

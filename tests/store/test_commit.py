@@ -10,9 +10,10 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,13 +26,12 @@ from dyntok.store import (
     commit_shard,
     completed_shards,
     failed_row,
-    iter_records,
     open_shard_reader,
     open_shard_writer,
     plan_digest,
 )
-from dyntok.store.signed import canonical_json, sign, unsign
-from tests.support.samples import make_info, make_plan, make_sample, write_shard
+from dyntok.store.signed import canonical_json, digest_file, sign, unsign
+from tests.support.samples import iter_records, make_info, make_plan, make_sample, read_video, write_shard
 
 FORMATS = ["webdataset", "zarr"]
 RECORD = "shards/shard-000000.json"
@@ -222,6 +222,56 @@ def test_a_crash_before_the_record_is_repaired_by_the_next_commit(root: StoreRoo
     }
 
 
+class StoppedError(Exception):
+    pass
+
+
+class StoppingRoot(StoreRoot):
+    """Changes so much, and then nothing more."""
+
+    left = 0
+
+    def _change(self) -> None:
+        if self.left == 0:
+            raise StoppedError
+        self.left -= 1
+
+    def commit_file(self, *arguments: Any) -> None:
+        self._change()
+        super().commit_file(*arguments)
+
+    def commit_tree(self, *arguments: Any) -> None:
+        self._change()
+        super().commit_tree(*arguments)
+
+    def remove(self, path: str) -> None:
+        self._change()
+        super().remove(path)
+
+
+@pytest.mark.parametrize("old_statistics", [True, False])
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_no_record_ever_stands_over_other_data(
+    tmp_path: Path, shard_format: str, old_statistics: bool
+) -> None:
+    """A shard is written again, of another plan, by a process that dies before its first change, its second, ..."""
+    info = make_info(shard_format=shard_format)
+    for changes in range(10):
+        url = str(tmp_path / str(changes))
+        before = StoreRoot.open(url, create=True)
+        write_shard(before, info, make_plan(0, ["old"]), frames=9, statistics=old_statistics)
+        root = StoppingRoot.open(url)
+        root.left = changes
+        with suppress(StoppedError):
+            new, _ = write_shard(root, info, make_plan(0, ["a", "b"]), statistics=not old_statistics)
+            break
+        record = CompletionRecord.load(before, 0)
+        for file in record.files if record is not None else ():
+            assert digest_file(before, file.path) == file
+    assert changes >= 4 and CompletionRecord.load(before, 0) == new
+    assert {file.path for file in new.files} | {RECORD} == set(before.list("shards"))
+
+
 def test_rows_and_content_must_agree(root: StoreRoot) -> None:
     info = make_info()
     writer = open_shard_writer(root, info, 0)
@@ -311,7 +361,7 @@ def test_a_writer_killed_anywhere_in_the_commit_leaves_a_sound_store(
     root, info = StoreRoot.open(str(tmp_path)), make_info(shard_format=shard_format)
     for record in iter_records(root):
         reader = open_shard_reader(root, info, record.shard, record)
-        assert reader.read(0).head.id == ("a" if record.shard == 0 else "b")
+        assert read_video(reader, 0).head.id == ("a" if record.shard == 0 else "b")
     assert CompletionRecord.load(root, 0) is not None
     write_shard(root, info, make_plan(1, ["b"]))
-    assert open_shard_reader(root, info, 1).read(0).head.id == "b"
+    assert read_video(open_shard_reader(root, info, 1), 0).head.id == "b"

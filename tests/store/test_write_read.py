@@ -27,32 +27,27 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from dyntok.errors import DamageError, StoreError, UsageError, VideoError
 from dyntok.records import Grid, Sample
-from dyntok.store import (
-    DatasetInfo,
-    StoredLevel,
-    StoreRoot,
-    VideoHead,
-    as_torch,
-    open_shard_reader,
-    open_shard_writer,
-    sample_of,
-)
-from dyntok.store.samples import StoredVideo, all_finite
+from dyntok.store import DatasetInfo, StoreRoot, VideoHead, as_torch, open_shard_reader, open_shard_writer
+from dyntok.store.reader import sample_of
+from dyntok.store.samples import StoredLevel, all_finite
 from dyntok.store.tensorfile import Array
 from dyntok.store.zarr import format as zarr_layout
 from tests.support.samples import (
+    ReadVideo,
     file_bytes,
     level_tokens,
     make_info,
     make_plan,
     make_sample,
     naive_groups,
+    read_video,
     write_shard,
 )
 
 FORMATS = ["webdataset", "zarr"]
 LAYOUTS = ["nested", "explicit"]
 DTYPES = ["bfloat16", "float16", "float32", "int8"]
+ELEMENT_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1}
 
 
 def assert_same_level(stored: StoredLevel, sample: Sample, number: int) -> None:
@@ -70,7 +65,7 @@ def assert_same_level(stored: StoredLevel, sample: Sample, number: int) -> None:
         assert stored.token_scale is None
 
 
-def assert_same(video: StoredVideo, sample: Sample) -> None:
+def assert_same(video: ReadVideo, sample: Sample) -> None:
     head = video.head
     assert (head.id, head.key, head.grid, head.dtype) == (sample.id, sample.key, sample.grid, sample.dtype)
     np.testing.assert_array_equal(head.similarity, sample.similarity)
@@ -107,7 +102,7 @@ def test_writing_then_reading_is_the_identity(shard_format: str, data: st.DataOb
         reader = open_shard_reader(root, info, 7, record)
         assert [row.id for row in reader.rows] == [video_id for video_id in ids if video_id not in failed]
         for row in reader.rows:
-            assert_same(reader.read(row.row), samples[row.id])
+            assert_same(read_video(reader, row.row), samples[row.id])
         for row in record.videos:
             sample = samples.get(row.id)
             expected = (
@@ -132,7 +127,7 @@ def test_some_frames_are_the_rows_of_these_frames(place: tuple[StoreRoot, str], 
     record, _ = write_shard(root, info, make_plan(0, ["a", "b"]), frames=6)
     reader = open_shard_reader(root, info, 0, record)
     for frames in ([0], [5], [0, 1, 2, 3, 4, 5], [4, 1, 1, 2], np.array([0, 2, 4])):
-        whole, part = reader.read(1), reader.read(1, frames)
+        whole, part = read_video(reader, 1), read_video(reader, 1, frames)
         np.testing.assert_array_equal(part.head.similarity, whole.head.similarity[frames])
         np.testing.assert_array_equal(part.head.frames.frame_pts, whole.head.frames.frame_pts[frames])
         for fine, some in zip(whole.levels, part.levels, strict=True):
@@ -152,7 +147,7 @@ def test_frames_that_are_not_there_are_an_error(place: tuple[StoreRoot, str], fr
     info = make_info(shard_format=shard_format)
     record, _ = write_shard(root, info, make_plan(0, ["a"]), frames=6)
     with pytest.raises(UsageError, match="'a'"):
-        open_shard_reader(root, info, 0, record).read(0, frames)
+        read_video(open_shard_reader(root, info, 0, record), 0, frames)
 
 
 def test_levels_and_rows_that_are_not_there_are_an_error(place: tuple[StoreRoot, str]) -> None:
@@ -165,6 +160,21 @@ def test_levels_and_rows_that_are_not_there_are_an_error(place: tuple[StoreRoot,
             call()
     with pytest.raises(UsageError, match="explicit"):
         reader.row_marker_index(0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_video_that_cannot_be_read_does_not_disturb_the_one_before(
+    place: tuple[StoreRoot, str], layout: str
+) -> None:
+    root, shard_format = place
+    info = make_info(shard_format=shard_format, layout=layout)
+    record, samples = write_shard(root, info, make_plan(0, ["a", "b"]))
+    other = replace(record.videos[1], frames=record.videos[1].frames + 1)
+    reader = open_shard_reader(root, info, 0, replace(record, videos=(record.videos[0], other)))
+    for _ in range(2):
+        assert_same(read_video(reader, 0), samples["a"])
+        with pytest.raises(DamageError):
+            reader.head(1)
 
 
 def test_a_sample_can_be_copied_in_pieces(place: tuple[StoreRoot, str]) -> None:
@@ -229,6 +239,32 @@ def test_tarfile_and_safetensors_read_a_shard(tmp_path: Path, layout: str, dtype
                 assert torch.equal(loaded["tokens"], expected)
                 if dtype != "bfloat16":
                     check_tensors(safetensors.numpy.load(data), sample, number, layout == "explicit")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tensors_lie_in_the_order_of_the_format(tmp_path: Path, layout: str, dtype: str) -> None:
+    """As docs/format.md lists them, by safetensors' own parser; each aligned to its elements, within the tar too."""
+    info = make_info(layout=layout, dtype=dtype)
+    write_shard(StoreRoot.open(str(tmp_path)), info, make_plan(0, ["a", "b"]), seeds={"a": 3, "b": 8})
+    markers = ["row_marker_index"] * (layout == "explicit")
+    back = ["row_splits", *["token_scale"] * (dtype == "int8"), "tokens", "group_size"]
+    with tarfile.open(tmp_path / "shards/shard-000000.tar") as archive:
+        members = [member for member in archive if member.name.endswith(".safetensors")]
+        assert len(members) == (6 if layout == "explicit" else 2)
+        for member in members:
+            data = archive.extractfile(member).read()
+            (tmp_path / "member").write_bytes(data)
+            with safetensors.safe_open(tmp_path / "member", "pt") as file:
+                is_main = member.name.count(".") == 1
+                front = ["frame_pts", "frame_index", *markers, "similarity"] if is_main else markers
+                assert file.offset_keys() == front + back
+            header = int.from_bytes(data[:8], "little")
+            assert (8 + header) % 64 == 0
+            for name, spec in json.loads(data[8 : 8 + header]).items():
+                if name != "__metadata__":
+                    begin = member.offset_data + 8 + header + spec["data_offsets"][0]
+                    assert begin % ELEMENT_BYTES[spec["dtype"]] == 0
 
 
 # webdataset leaves the shard's file to the garbage collector.
@@ -307,14 +343,14 @@ def test_tokens_of_a_local_tar_are_views_of_the_map(tmp_path: Path, dtype: str) 
     reader = open_shard_reader(root, info, 0, record)
     view = np.frombuffer(reader._source._view, np.uint8)
     low, high = view.ctypes.data, view.ctypes.data + view.nbytes
-    video = reader.read(1)
+    video = read_video(reader, 1)
     for array in (
         video.levels[0].tokens,
         video.levels[0].group_size,
         video.levels[0].row_splits,
         video.head.similarity,
         video.head.frames.frame_pts,
-        reader.read(1, [1, 2]).levels[0].tokens,
+        read_video(reader, 1, [1, 2]).levels[0].tokens,
     ):
         assert low <= array.ctypes.data and array.ctypes.data + array.nbytes <= high
         assert array.flags.aligned and not array.flags.writeable
@@ -386,7 +422,7 @@ def test_zarr_chunks_in_other_settings_of_blosc_are_read(
     assert array.compressors == other
     reader = open_shard_reader(root, info, 0, record)
     for row in reader.rows:
-        assert_same(reader.read(row.row), samples[row.id])
+        assert_same(read_video(reader, row.row), samples[row.id])
 
 
 def test_zarr_chunks_are_compressed_as_one_block(tmp_path: Path) -> None:
@@ -414,7 +450,7 @@ def test_zarr_arrays_of_many_files(tmp_path: Path) -> None:
     assert sum("/tokens/c/" in file.path and "/t0" not in file.path for file in record.files) > 5
     reader = open_shard_reader(root, info, 0, record)
     for row in reader.rows:
-        assert_same(reader.read(row.row), samples[row.id])
+        assert_same(read_video(reader, row.row), samples[row.id])
     edges = samples["c"].levels[0].row_splits[:: info.grid.rows]
     tokens = level_tokens(samples["c"].levels[0])
     np.testing.assert_array_equal(reader.level(2, frames=[3]).tokens, tokens[edges[3] : edges[4]])
@@ -432,6 +468,7 @@ def test_a_failed_video_leaves_no_trace(tmp_path: Path, shard_format: str) -> No
             sample = make_sample(info, f"v{position}", frames=3, seed=position)
             if detour:
                 bad = make_sample(info, "bad", frames=12, seed=99, kind="none_merge")
+                size = writer.size_bytes
                 with pytest.raises(BrokenSourceError):
                     writer.add(spoiled(bad, tokens=broken_chunks(bad)), position=9, source="x")
                 tokens = [np.array(chunk) for chunk in bad.levels[0].tokens]
@@ -439,6 +476,7 @@ def test_a_failed_video_leaves_no_trace(tmp_path: Path, shard_format: str) -> No
                 with pytest.raises(VideoError, match="NaN") as caught:
                     writer.add(spoiled(bad, tokens=tokens), position=9, source="x")
                 assert caught.value.code == "non_finite"
+                assert writer.size_bytes == size
             writer.add(sample, position=position, source="x")
         content = writer.finish()
         files = [(file.path, file.sha256) for file in content.files]

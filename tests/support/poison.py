@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dyntok.run.executors.ray.actor import EncodeActor
 from tests.support.clips import write_video
 
 MAGENTA = (255, 0, 255)
+CHILD_ENCODER = "DYNTOK_TEST_ENCODER"
 
 
 def magenta_clip(path: Path) -> Path:
@@ -62,12 +64,26 @@ class CrashingEncoder(PoisonedEncoder):
 
 
 class RaisingEncoder(PoisonedEncoder):
-    """Raises where the other one dies, as a device error does."""
+    """Raises where the other one dies, as a fault in its code does."""
+
+    error: Exception = ValueError("the model met magenta")
 
     def encode(self, images: Tensor) -> Any:
         if is_magenta(images):
-            raise RuntimeError("device-side assert triggered")
+            raise self.error
         return self._inner.encode(images)
+
+
+class FullEncoder(RaisingEncoder):
+    """Its device has no memory left for that frame."""
+
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+class FailingEncoder(RaisingEncoder):
+    """Its device fails at that frame."""
+
+    error = RuntimeError("CUDA error: device-side assert triggered")
 
 
 class RaisingActor(EncodeActor):
@@ -75,6 +91,13 @@ class RaisingActor(EncodeActor):
 
     def load(self) -> Any:
         return RaisingEncoder(super().load())
+
+
+class FullActor(EncodeActor):
+    """An actor with such a model."""
+
+    def load(self) -> Any:
+        return FullEncoder(super().load())
 
 
 MOST_KILLS = 3
@@ -118,6 +141,7 @@ class SlowEncoder(PoisonedEncoder):
 
 def poison_local(encoder: type[PoisonedEncoder] = PoisonedEncoder) -> None:
     """From now on, the local executor of this process loads such a model, and so does its child."""
+    os.environ[CHILD_ENCODER] = encoder.__name__
     from dyntok.run.executors import local
     from dyntok.run.executors.deaths import probing
     from dyntok.run.shard import model
@@ -133,5 +157,5 @@ def main(arguments: dict[str, Any]) -> None:
     from dyntok.run.executors.deaths import probing
 
     PoisonedEncoder.death = signal.SIGABRT
-    poison_local()
+    poison_local(globals()[os.environ.get(CHILD_ENCODER, "PoisonedEncoder")])
     probing.main(arguments)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dyntok.corpus.plan import SCHEMA
+from dyntok.plan_schema import SCHEMA
 from dyntok.records import Grid, Level, PlanEntry, Sample, SampledFrames, SourceRef, VideoRow
 from dyntok.store import (
     CompletionRecord,
     DatasetInfo,
+    ShardReader,
     StoreRoot,
+    VideoHead,
     build_index,
     commit_shard,
+    completed_shards,
     failed_row,
     open_shard_writer,
     plan_digest,
@@ -24,6 +28,8 @@ from dyntok.store import (
     save_tensors,
     write_manifest,
 )
+from dyntok.store.completion import load_records
+from dyntok.store.samples import StoredLevel
 from dyntok.store.tensorfile import Array
 
 THRESHOLDS = (0.4, 0.5, 0.6)
@@ -147,10 +153,11 @@ def write_shard(
     *,
     failed: tuple[str, ...] = (),
     seeds: dict[str, int] | None = None,
+    statistics: bool = True,
     **sample_options: Any,
 ) -> tuple[CompletionRecord, dict[str, Sample]]:
     """Write and commit one shard; ids in `failed` get a failed row. What a video holds follows from its seed."""
-    writer = open_shard_writer(root, info, entries[0].shard)
+    writer = open_shard_writer(root, info, entries[0].shard, statistics=statistics)
     rows: list[VideoRow] = []
     samples: dict[str, Sample] = {}
     for entry in entries:
@@ -172,6 +179,24 @@ def write_shard(
         )
     record = commit_shard(root, info, writer.finish(), rows, plan_digest(entries))
     return record, samples
+
+
+@dataclass(frozen=True)
+class ReadVideo:
+    """Everything that is stored of a video, or of some of its frames."""
+
+    head: VideoHead
+    levels: tuple[StoredLevel, ...]
+
+
+def read_video(reader: ShardReader, row: int, frames: Any = None) -> ReadVideo:
+    head = reader.head(row, frames)
+    return ReadVideo(head, tuple(reader.level(row, level, frames) for level in range(len(head.thresholds))))
+
+
+def iter_records(root: StoreRoot) -> Iterator[CompletionRecord]:
+    """Every valid completion record, by shard."""
+    return (record for _, record in load_records(root, completed_shards(root)) if record is not None)
 
 
 def file_bytes(root: StoreRoot) -> Iterator[tuple[str, bytes]]:

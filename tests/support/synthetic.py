@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dyntok.corpus.plan import SCHEMA
+from dyntok.plan_schema import SCHEMA
 from dyntok.records import Grid
 from dyntok.run.tell.summaries import summarise
 from dyntok.stats import MapStatistics
-from dyntok.store import DatasetInfo, StoreRoot, map_shape, sample_key, shard_name
-from dyntok.store.names import record_path, shard_data_path, statistics_path
+from dyntok.store import DatasetInfo, StoreRoot, map_shape, sample_key
+from dyntok.store.names import record_path, shard_data_path, shard_name, statistics_path
 from dyntok.store.statistics import statistics_bytes
 
 THRESHOLDS = (0.4, 0.45, 0.5, 0.55, 0.6)

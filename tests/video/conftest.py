@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dyntok.records import SourceRef
+from dyntok.video import DecodeLimits
+from dyntok.video.container import OpenVideo
+from dyntok.video.index import FrameIndex, build_frame_index
 from tests.support.clips import make_clip
 
 Clip = Callable[[str], Path]
@@ -24,3 +28,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
         return made[name]
 
     return make
+
+
+def index_of(path: Path) -> FrameIndex:
+    with OpenVideo(SourceRef(str(path)), None, DecodeLimits()) as video:
+        return build_frame_index(video)

@@ -14,16 +14,16 @@ from dyntok.video import (
     DecodeLimits,
     DecodeSettings,
     Sampling,
-    build_frame_index,
     decode_frames,
     probe_video,
     pyav_frames,
 )
 from dyntok.video.container import OpenVideo
+from dyntok.video.index import build_frame_index
 from dyntok.video.picture import turn_of, turned
 from dyntok.video.pyav_frames import FrameReader
 from tests.support.clips import CLIPS, FRAMES, ONE, ORIENTATIONS, RATE, turn_camera
-from tests.video.conftest import Clip
+from tests.video.conftest import Clip, index_of
 from tests.video.oracle import Image, sequential, to_rgb
 
 REAL = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4", "carphone_distorted.mp4")
@@ -80,7 +80,7 @@ def test_frames_that_nothing_needs_are_not_decoded(
     clip: Clip, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither on the way to a wanted frame, nor behind it while the decoder holds it back."""
-    last = len(build_frame_index(SourceRef(str(clip(name))))) - 1
+    last = len(index_of(clip(name))) - 1
     # Up to two went into the decoder at the first look.
     assert _needlessly_decoded(clip(name), [0, last // 3, last // 2, last], monkeypatch) <= 2
 
@@ -136,36 +136,36 @@ def test_each_frame_by_itself(clip: Clip, name: str) -> None:
             reader = FrameReader(video, build_frame_index(video))
             turn = turn_of(reader.look(), name)
             (frame,) = reader.frames([position])
-            jumps += reader.began_at > 0
+            jumps += reader._began > 0
             np.testing.assert_array_equal(turned(to_rgb(frame), turn), turned(truth[position][1], turn))
     assert (jumps > 0) == (name not in FORWARD | SHORT)
 
 
 @pytest.mark.parametrize("name", CLIPS)
 def test_how_each_clip_is_accessed(clip: Clip, name: str) -> None:
-    index = build_frame_index(SourceRef(str(clip(name))))
+    index = index_of(clip(name))
     assert index.access == ("count" if name in COUNTED else "forward" if name in FORWARD else "seek")
 
 
 def test_frames_that_are_not_presented_are_not_counted(clip: Clip) -> None:
-    index = build_frame_index(SourceRef(str(clip("cut.mp4"))))
+    index = index_of(clip("cut.mp4"))
     assert index.discarded == 100 - len(index) > 20
     assert index.pts_seconds(np.arange(1))[0] == 0.0
 
 
 def test_hidden_reference_frames_are_not_counted(clip: Clip) -> None:
-    index = build_frame_index(SourceRef(str(clip("vp8_hidden.webm"))))
+    index = index_of(clip("vp8_hidden.webm"))
     assert (len(index.packet_pts), len(index), index.access) == (FRAMES, FRAMES - 6, "seek")
 
 
 def test_rates_and_durations(clip: Clip) -> None:
-    even = build_frame_index(SourceRef(str(clip("bframes.mp4"))))
+    even = index_of(clip("bframes.mp4"))
     assert (even.fps, even.seconds) == (RATE, FRAMES / RATE)
-    uneven = build_frame_index(SourceRef(str(clip("uneven.mkv"))))
+    uneven = index_of(clip("uneven.mkv"))
     first, last = uneven.pts_seconds(np.array([0, FRAMES - 1]))
     assert uneven.fps == pytest.approx((FRAMES - 1) / (last - first))
     assert uneven.seconds > last - first
-    single = build_frame_index(SourceRef(str(clip("one_frame.mp4"))))
+    single = index_of(clip("one_frame.mp4"))
     assert (single.fps, single.seconds) == (RATE, 1 / RATE)
 
 

@@ -14,16 +14,14 @@ import pytest
 from dyntok.errors import VideoError
 from dyntok.records import SourceRef
 from dyntok.video import (
-    SNIFF_BYTES,
     DecodeLimits,
     DecodeSettings,
     Sampling,
-    build_frame_index,
     decode_frames,
-    sniff_container,
 )
+from dyntok.video.sniff import SNIFF_BYTES, sniff_container
 from tests.support.clips import CLIPS, x264
-from tests.video.conftest import Clip
+from tests.video.conftest import Clip, index_of
 from tests.video.oracle import sequential
 
 EVERY = Sampling(None, fps=1e4)
@@ -293,5 +291,5 @@ def test_the_index_alone_finds_a_cut(clip: Clip, tmp_path: Path) -> None:
     path = tmp_path / "film.mkv"
     path.write_bytes(clip("bframes.mkv").read_bytes()[:-300])
     with pytest.raises(VideoError) as caught:
-        build_frame_index(SourceRef(str(path)))
+        index_of(path)
     assert caught.value.code == "truncated"

@@ -47,6 +47,11 @@ def expected(path: Path, sampling: Sampling = EVERY) -> npt.NDArray[np.uint8]:
         return np.stack(list(video.images()))
 
 
+def worker_pids(pool: DecodePool) -> list[int]:
+    """Process ids of the decode processes that there are now."""
+    return [worker.pid for worker in pool._workers]
+
+
 class Consumer:
     """Takes events until the pool is empty, and checks that each video's come in order."""
 
@@ -117,7 +122,7 @@ def test_a_killed_process_goes_unnoticed(pool: DecodePool, bikes: Path) -> None:
 
     def kill_once(event: DecodeEvent) -> None:
         if isinstance(event, Frames) and event.start > 20 and not killed:
-            killed.extend(pool.worker_pids())
+            killed.extend(worker_pids(pool))
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
@@ -137,7 +142,7 @@ class Killer:
     def __call__(self, event: DecodeEvent) -> None:
         if isinstance(event, Frames) and self.left:
             self.left -= 1
-            for pid in self.pool.worker_pids():
+            for pid in worker_pids(self.pool):
                 with suppress(ProcessLookupError, psutil.NoSuchProcess):
                     os.kill(psutil.Process(pid).ppid() if self.parent else pid, signal.SIGKILL)
 
@@ -174,7 +179,7 @@ def test_the_parent_of_the_processes_may_be_killed_while_it_has_none(carphone: P
 def test_a_video_that_kills_its_process_fails_after_its_attempts(pool: DecodePool, bikes: Path) -> None:
     def kill(event: DecodeEvent) -> None:
         if isinstance(event, Frames):
-            for pid in pool.worker_pids():
+            for pid in worker_pids(pool):
                 os.kill(pid, signal.SIGSEGV)
 
     consumer = Consumer(pool)
@@ -197,7 +202,7 @@ def test_a_file_that_changes_between_attempts_is_reported(
             other = tmp_path / "other.mp4"
             other.write_bytes(clip("uneven.mp4").read_bytes())
             other.replace(path)
-            for pid in pool.worker_pids():
+            for pid in worker_pids(pool):
                 os.kill(pid, signal.SIGKILL)
 
     consumer = Consumer(pool)
@@ -216,9 +221,9 @@ def test_unreadable_files_are_tried_again_and_missing_ones_are_not(pool: DecodeP
 
 def test_processes_are_replaced_after_some_videos(pool: DecodePool, clip: Clip) -> None:
     seen: set[int] = set()
-    Consumer(pool).run([clip("one_frame.mp4")] * 14, lambda _: seen.update(pool.worker_pids()))
+    Consumer(pool).run([clip("one_frame.mp4")] * 14, lambda _: seen.update(worker_pids(pool)))
     assert len(seen) >= 4
-    assert len(pool.worker_pids()) <= 2
+    assert len(worker_pids(pool)) <= 2
 
 
 def test_waiting_without_work_is_an_error(pool: DecodePool) -> None:
@@ -237,7 +242,7 @@ def test_a_hanging_process_is_killed_and_waiting_is_free(carphone: Path) -> None
 
         def stop(event: DecodeEvent) -> None:
             if isinstance(event, Frames):
-                os.kill(pool.worker_pids()[0], signal.SIGSTOP)
+                os.kill(worker_pids(pool)[0], signal.SIGSTOP)
 
         hanging = Consumer(pool)
         since = time.monotonic()
@@ -252,11 +257,11 @@ def test_a_hanging_process_is_killed_and_waiting_is_free(carphone: Path) -> None
 
 def test_no_event_within_the_timeout_is_none(pool: DecodePool, bikes: Path) -> None:
     pool.submit(DecodeTask(0, "bikes.mp4", SourceRef(str(bikes))))
-    for pid in pool.worker_pids():
+    for pid in worker_pids(pool):
         os.kill(pid, signal.SIGSTOP)
     while pool.next_event(0.2) is not None:
         pass
-    for pid in pool.worker_pids():
+    for pid in worker_pids(pool):
         os.kill(pid, signal.SIGCONT)
     while pool.in_flight:
         assert pool.next_event(60) is not None
@@ -271,7 +276,7 @@ def test_memory_is_limited_and_closing_leaves_nothing_behind(clip_folder: Path) 
         assert consumer.error(0).message == "bigbuckbunny.mp4 needs more memory than the limit"
         assert isinstance(consumer.ended[1], Finished)
         pool.submit(DecodeTask(2, "carphone", SourceRef(str(small))))
-        pids = pool.worker_pids()
+        pids = worker_pids(pool)
         assert len(pids) == 1
         pool.close()
         wait_until_gone(pids)
@@ -288,7 +293,7 @@ for token in range(2):
     pool.submit(DecodeTask(token, "film", SourceRef(sys.argv[1])))
 while not isinstance(pool.next_event(), Frames):
     pass
-print(*pool.worker_pids(), flush=True)
+print(*(worker.pid for worker in pool._workers), flush=True)
 time.sleep(600)
 """
 
@@ -334,7 +339,7 @@ def test_the_watchdog_ends_a_process_that_nobody_watches(bikes: Path, tmp_path: 
                         out.mux(packet)
     with DecodePool(settings(Sampling(2), timeout_s=0.5), workers=1) as pool:
         pool.submit(DecodeTask(0, "long", SourceRef(str(path))))
-        (pid,) = pool.worker_pids()
+        (pid,) = worker_pids(pool)
         wait_until_gone([pid])
         consumer = Consumer(pool)
         while pool.in_flight:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -16,16 +17,16 @@ import fsspec
 import numpy as np
 import pytest
 
-from dyntok.errors import VideoError
+from dyntok.errors import RunError, VideoError
 from dyntok.objects import PrivateFolder, retries
 from dyntok.records import SourceRef
-from dyntok.video import DecodePool, DecodeTask, Finished, Opened
+from dyntok.video import DecodePool, DecodeTask, Failed, Finished, Opened
 from dyntok.video import staging as staging_module
 from dyntok.video.staging import Staged, Staging
 from tests.support.faulty_fs import Fault, FaultyFileSystem, denied, faulty_store, reset, throttled
 from tests.support.runs import environment
 from tests.video.conftest import Clip
-from tests.video.test_pool import Consumer, expected, settings
+from tests.video.test_pool import Consumer, expected, settings, worker_pids
 
 Faulty = type[FaultyFileSystem]
 
@@ -101,7 +102,7 @@ def test_a_process_that_dies_finds_its_video_again(carphone: Path, faulty: Fault
             assert event is not None
             consumer.take(event)
             if isinstance(event, Opened) and not killed:
-                os.kill(pool.worker_pids()[0], signal.SIGKILL)
+                os.kill(worker_pids(pool)[0], signal.SIGKILL)
                 killed = True
         assert sum(name.endswith("film.mp4") for what, name in faulty.calls if what == "cat_file") == 1
     np.testing.assert_array_equal(consumer.all(0), expected(carphone))
@@ -138,6 +139,34 @@ def test_errors_that_stay_fail_the_video_with_their_class(
     problem = collect(staging, 1)[0].error
     staging.close()
     assert problem is not None and problem.code == code and "film" in problem.message
+
+
+@pytest.mark.parametrize("error", [MemoryError, asyncio.CancelledError, SystemExit], ids=lambda e: e.__name__)
+def test_what_no_driver_raises_ends_the_run_and_is_never_silent(
+    error: type[BaseException], carphone: Path, faulty: Faulty
+) -> None:
+    ref = put("film.mp4", carphone.read_bytes())
+    faulty.faults.append(Fault("cat_file", error=error, times=-1))  # type: ignore[arg-type]
+    with DecodePool(settings(timeout_s=2.0), workers=1) as pool:
+        pool.submit(DecodeTask(0, "film", ref))
+        for _ in range(2):
+            with pytest.raises(RunError, match=f"fetching film broke off: {error.__name__}") as caught:
+                assert pool.next_event(10) is None
+            assert isinstance(caught.value.__cause__, error)
+
+
+def test_a_video_for_which_no_thread_can_be_had_is_read_by_ranges(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with DecodePool(settings(), workers=1) as pool:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            pool.submit(DecodeTask(0, "film", SourceRef("faulty://films/a")))
+        event = pool.next_event(60)
+        assert isinstance(event, Failed) and event.error.code == "unreadable", "its process has no faulty://"
 
 
 def test_a_video_larger_than_the_cache_is_read_by_ranges(bikes: Path, faulty: Faulty) -> None:

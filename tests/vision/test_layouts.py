@@ -52,14 +52,14 @@ def test_so400m_is_known_without_a_description(tmp_path: Path) -> None:
     """Only the shapes matter here, so the tower has the published width and otherwise as little as possible."""
     from dyntok.vision.architecture import Architecture, read_architecture
 
-    published = Architecture(1152, 4304, 16, 26, 14, 384, "gelu_pytorch_tanh", 1e-6)
+    def tower(layers: int) -> Architecture:
+        return Architecture(1152, 4304, 16, layers, 14, 384, "gelu_pytorch_tanh", 1e-6)
+
     config = {"mm_vision_tower": "google/siglip-so400m-patch14-384", "mm_projector_type": "mlp2x_gelu"}
     for depth in (26, 27):
-        assert (
-            read_architecture("llava-lmms", config, published.tensor_shapes(), depth, "vision") == published
-        )
+        assert read_architecture("llava-lmms", config, tower(depth).tensor_shapes(), "vision") == tower(26)
     with pytest.raises(CheckpointError, match="25 layers"):
-        read_architecture("llava-lmms", config, published.tensor_shapes(), 25, "vision")
+        read_architecture("llava-lmms", config, tower(25).tensor_shapes(), "vision")
 
 
 @pytest.mark.parametrize(

@@ -59,21 +59,7 @@ class LanguageModelFiles:
 
         Raises CheckpointError: one is missing, or has another shape.
         """
-        stored = self.files.tensors
-        missing = sorted(shapes.keys() - stored.keys() - set(optional))
-        if missing:
-            raise CheckpointError(
-                f"{self.name} lacks {len(missing)} tensors of its language model, {missing[0]} among them",
-                hint="is it complete, and does config.json belong to it? A LoRA must be merged into its base first",
-            )
-        wanted = sorted(shapes.keys() & stored.keys())
-        for name in wanted:
-            if stored[name].shape != shapes[name]:
-                raise CheckpointError(
-                    f"{name} has shape {list(stored[name].shape)}, but config.json implies {list(shapes[name])}",
-                    hint="config.json and weights do not belong together",
-                )
-        return dict(self.files.read(wanted))
+        return dict(self.files.read(self.files.fitting(shapes, "language model", tuple(optional))))
 
 
 def causal_name(key: str) -> str | None:

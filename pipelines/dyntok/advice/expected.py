@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dyntok.advice.report import SHARE, BudgetAdvice, FramesRow
+from dyntok.advice.report import FEWEST_FRAMES, SHARE, BudgetAdvice, FramesRow
 from dyntok.merging import MarkerMode, marker_count
 from dyntok.records import Grid
 from dyntok.run.estimates import kept_ratio
 from dyntok.store.names import threshold_name
-
-_FEWEST = 8
 
 
 def expect(
@@ -26,7 +24,7 @@ def expect(
     a_frame = {threshold_name(t): grid.patches * kept_ratio(t) + each for t in sorted(thresholds)}
     least = min(a_frame.values())
     rows: list[FramesRow] = []
-    frames = _FEWEST
+    frames = FEWEST_FRAMES
     while not rows or rows[-1].frames * least + once <= budget:
         length = {name: round(frames * size + once, 1) for name, size in a_frame.items()}
         rows.append(FramesRow(frames, 0, length, dict.fromkeys(a_frame)))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 SHARE = 0.95
-_FEWEST = 8
+FEWEST_FRAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class BudgetAdvice:
 
 def usual_frames(most: int) -> list[int]:
     """Numbers of frames for a table: 8, 16, 32, ... below `most`, and `most`; of fewer than 9 frames from 1 on."""
-    number = _FEWEST if most > _FEWEST else 1
+    number = FEWEST_FRAMES if most > FEWEST_FRAMES else 1
     numbers = []
     while number < most:
         numbers.append(number)

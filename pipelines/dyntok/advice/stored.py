@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dyntok.advice.report import SHARE, BudgetAdvice, FramesRow, usual_frames
+from dyntok.boundaries import boundaries
 from dyntok.errors import UsageError
 from dyntok.load import Store
 from dyntok.merging import MarkerMode, marker_count
@@ -134,12 +135,11 @@ def _drawn(frames: Lengths, most_sampled: int) -> npt.NDArray[np.int64]:
 def _frame_tokens(store: Store, positions: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int32]]:
     """Tokens `[T, K]` of each frame of some videos at each configured threshold."""
     shards, rows = store.index.numbers("shard"), store.index.numbers("row")
-    limits = [np.float32(threshold) for threshold in store.info.thresholds]
     found = []
     for position in sorted(positions.tolist(), key=lambda p: (int(shards[p]), int(rows[p]))):
         similarity: Any = store.reader(int(shards[position])).head(int(rows[position])).similarity
-        begins = [(similarity[:, :, 1:] <= limit).sum((1, 2)) for limit in limits]
-        found.append((np.stack(begins, axis=1) + similarity.shape[1]).astype(np.int32))
+        tokens = [boundaries(similarity, t).sum((1, 2), dtype=np.int32) for t in store.info.thresholds]
+        found.append(np.stack(tokens, axis=1))
     return found
 
 

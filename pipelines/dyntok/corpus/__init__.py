@@ -5,9 +5,9 @@ that stream becomes `plan.parquet`, a fixed assignment of videos to shards. Impo
 third-party packages only; opens inputs to fingerprint them, never to decode them.
 """
 
-from dyntok.corpus.compare import ChangedInput, PlanDifference
+from dyntok.corpus.compare import PlanDifference, compare_plan
 from dyntok.corpus.fingerprints import fingerprint, fingerprint_like, planned_etag, planned_size
-from dyntok.corpus.freeze import PlanSummary, append_entries, freeze_plan
+from dyntok.corpus.freeze import append_entries, freeze_plan
 from dyntok.corpus.items import MAX_ID_BYTES, VIDEO_SUFFIXES, CorpusItem
 from dyntok.corpus.listing import list_inputs
 from dyntok.corpus.plan import FrozenPlan
@@ -15,12 +15,11 @@ from dyntok.corpus.plan import FrozenPlan
 __all__ = [
     "MAX_ID_BYTES",
     "VIDEO_SUFFIXES",
-    "ChangedInput",
     "CorpusItem",
     "FrozenPlan",
     "PlanDifference",
-    "PlanSummary",
     "append_entries",
+    "compare_plan",
     "fingerprint",
     "fingerprint_like",
     "freeze_plan",

@@ -6,11 +6,9 @@ import functools
 import io
 import os
 import stat as stat_module
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, Protocol, cast
 
 import fsspec
 
@@ -27,8 +25,7 @@ READ_ERRORS = (OSError, ValueError)
 _READ_AHEAD = 2**16
 
 
-@dataclass(frozen=True, slots=True)
-class FileStat:
+class FileStat(NamedTuple):
     """Size in bytes, and an object store's etag (None elsewhere)."""
 
     size_bytes: int
@@ -145,16 +142,29 @@ def describe(error: BaseException) -> str:
 
 
 class _LocalReader:
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    """A class rather than a generator, and little in between: every video of a corpus is opened by it."""
+
+    def __init__(self, path: str) -> None:
+        # A named pipe that took a file's place must not make us wait for its writer.
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat_module.S_ISREG(os.fstat(self._descriptor).st_mode):
+            os.close(self._descriptor)
+            raise OSError(f"not a regular file: {path}")
+
+    def __enter__(self) -> _LocalReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
 
     def read(self, offset: int, length: int) -> bytes:
-        parts: list[bytes] = []
-        while length > 0 and (part := os.pread(self._descriptor, length, offset)):
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        data = os.pread(self._descriptor, length, offset)
+        while len(data) < length:  # a signal, or a file system that gives less at a time
+            more = os.pread(self._descriptor, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
 
 
 class _RemoteReader:
@@ -169,20 +179,9 @@ class _RemoteReader:
         return self._store.read(self._inner, offset, min(length, self._size - offset))
 
 
-@contextmanager
-def open_ranges(path: str) -> Iterator[RangeReader]:
+def open_ranges(path: str) -> AbstractContextManager[RangeReader]:
     """Byte ranges of a regular file or an object. Raises one of `READ_ERRORS`."""
-    if url_protocol(path) is not None:
-        yield _RemoteReader(*remote(path))
-        return
-    # A named pipe that took a file's place must not make us wait for its writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if not stat_module.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"not a regular file: {path}")
-        yield _LocalReader(descriptor)
-    finally:
-        os.close(descriptor)
+    return _LocalReader(path) if url_protocol(path) is None else nullcontext(_RemoteReader(*remote(path)))
 
 
 def open_binary(path: str) -> BinaryIO:

@@ -20,7 +20,6 @@ from dyntok.corpus.items import (
     check_name,
     has_video_suffix,
     printable,
-    size_and_etag,
 )
 from dyntok.corpus.pooled import ordered_map
 from dyntok.errors import InputError
@@ -252,6 +251,7 @@ def _videos(found: Iterator[Found], by_suffix: bool, on_skip: OnSkip | None) -> 
 
 
 def _item(file: Found) -> CorpusItem:
-    size, etag = (file.stat.size_bytes, file.stat.etag) if file.stat else size_and_etag(file.path)
-    name = printable(file.relative)
-    return CorpusItem(name, name, SourceRef(file.path), size, etag)
+    name, ref = printable(file.relative), SourceRef(file.path)
+    if file.stat is None:
+        return CorpusItem.looked_at(name, name, ref)
+    return CorpusItem(name, name, ref, file.stat.size_bytes, file.stat.etag)

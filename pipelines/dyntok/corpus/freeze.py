@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dyntok.corpus import access
-from dyntok.corpus.compare import plan_table
 from dyntok.corpus.digests import DigestTable, SeenIds, digests_of
 from dyntok.corpus.fingerprints import fingerprint
 from dyntok.corpus.items import CorpusItem, check_id, is_plain_id
-from dyntok.corpus.plan import SCHEMA, FrozenPlan
+from dyntok.corpus.plan import FrozenPlan
 from dyntok.corpus.pooled import chunks, ordered_map
-from dyntok.corpus.replacing import replacing
+from dyntok.durable import replaced
 from dyntok.errors import InputError
+from dyntok.plan_schema import SCHEMA
 from dyntok.records import PlanEntry
 
 ROW_GROUP = 16_384
@@ -36,24 +35,7 @@ _MEND = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PlanSummary:
-    """What one call wrote. `unreadable` videos are in the plan too: they will end as failed.
-
-    `size_bytes` is that of the readable videos, `first_shard` the first shard written, `attempts` the highest
-    attempt number among the rows.
-    """
-
-    videos: int
-    shards: int
-    size_bytes: int
-    unreadable: int
-    first_shard: int
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):
     item: CorpusItem
     attempt: int
 
@@ -62,20 +44,13 @@ class _Packer:
     """Fills shards in order: a new one where the next video would pass the size or the count."""
 
     def __init__(self, shard_size_bytes: int, max_videos: int, first_shard: int) -> None:
-        if shard_size_bytes < 1 or max_videos < 1 or not 0 <= first_shard <= _MAX_SHARD:
-            raise ValueError(
-                f"no packing by {shard_size_bytes} bytes, {max_videos} videos from {first_shard}"
-            )
+        if shard_size_bytes < 1 or max_videos < 1:
+            raise ValueError(f"no packing by {shard_size_bytes} bytes, {max_videos} videos")
         self._limit = shard_size_bytes
         self._max_videos = max_videos
-        self.first_shard = first_shard
         self._shard = first_shard
         self._position = 0
         self._bytes = 0
-
-    @property
-    def shards(self) -> int:
-        return self._shard - self.first_shard + (self._position > 0)
 
     def place(self, estimated_bytes: int) -> tuple[int, int]:
         """Shard and position of the next video."""
@@ -95,38 +70,40 @@ class _Packer:
 
 def freeze_plan(
     items: Iterable[CorpusItem],
-    out: BinaryIO | str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     estimate_bytes: Callable[[CorpusItem], int],
     shard_size_bytes: int,
     max_videos_per_shard: int = 10_000,
-    first_shard: int = 0,
     fingerprint_jobs: int = 8,
     full_fingerprint: bool = False,
     on_progress: Callable[[int], None] | None = None,
-) -> PlanSummary:
+) -> None:
     """Write the plan of a corpus. Equal items and settings give equal bytes.
 
     Videos are packed greedily in the order of listing: a shard holds at most `shard_size_bytes` by
     `estimate_bytes` (more only where one video alone is larger) and at most `max_videos_per_shard` videos.
-    `out` is a local path, replaced in one step, or a writable binary file object, written at the end.
-    `on_progress` gets the number of videos fingerprinted since its last call.
+    Unreadable ones are in the plan too: they will end as failed.
+    `out` is a local path, replaced in one step.
+    `on_progress` gets the number of videos fingerprinted so far.
 
     Raises `InputError` for an empty corpus, for two inputs of one id (it names both) and for ids that are empty,
     longer than 1024 bytes or hold control characters. Nothing is written then.
     """
-    packer = _Packer(shard_size_bytes, max_videos_per_shard, first_shard)
-    with replacing(out) as file, _Writer(file, packer, estimate_bytes, on_progress) as writer:
+    packer = _Packer(shard_size_bytes, max_videos_per_shard, first_shard=0)
+    with (
+        replaced(Path(out), sync=True) as aside,
+        _Writer(aside, packer, estimate_bytes, on_progress) as writer,
+    ):
         writer.write((_Row(item, 1) for item in items), jobs=fingerprint_jobs, full=full_fingerprint)
         if not writer.videos:
             raise InputError("the inputs hold no video", hint=_SUFFIXES)
-        return writer.finish()
 
 
 def append_entries(
     plan: FrozenPlan,
     items: Iterable[CorpusItem | PlanEntry],
-    out: BinaryIO | str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     estimate_bytes: Callable[[CorpusItem], int],
     shard_size_bytes: int,
@@ -134,21 +111,23 @@ def append_entries(
     fingerprint_jobs: int = 8,
     full_fingerprint: bool = False,
     on_progress: Callable[[int], None] | None = None,
-) -> PlanSummary:
+) -> None:
     """Write a plan anew with more rows in new shards after its last one; the old row groups stay as they are.
 
     A `CorpusItem` is added if its id is not in the plan, so a whole listing can be given (`--extend`). A
     `PlanEntry` of the plan is another attempt (`--retry-failed`): its number is one above the highest of its id,
-    and size and fingerprint are taken anew, for the file may have been mended. The summary counts the new rows
+    and size and fingerprint are taken anew, for the file may have been mended. `on_progress` counts the new rows
     only; without any, `out` holds what `plan` held. `out` may be the plan's own path. Raises as `freeze_plan`.
     """
-    table = plan_table(plan)
-    packer = _Packer(shard_size_bytes, max_videos_per_shard, plan.shard_numbers.stop)
-    with replacing(out) as file, _Writer(file, packer, estimate_bytes, on_progress) as writer:
+    table = plan.latest_rows()
+    packer = _Packer(shard_size_bytes, max_videos_per_shard, first_shard=plan.shards)
+    with (
+        replaced(Path(out), sync=True) as aside,
+        _Writer(aside, packer, estimate_bytes, on_progress) as writer,
+    ):
         for group in plan.groups():
             writer.copy(group)
         writer.write(_additions(plan, table, items), jobs=fingerprint_jobs, full=full_fingerprint)
-        return writer.finish()
 
 
 def _additions(
@@ -165,16 +144,7 @@ def _additions(
             attempt = plan.entry(row).attempt + 1
             if attempt > _MAX_ATTEMPT:
                 raise InputError(f"{item.id!r} was tried {_MAX_ATTEMPT} times", hint="leave it out")
-            yield _Row(_listed_again(item), attempt)
-
-
-def _listed_again(entry: PlanEntry) -> CorpusItem:
-    stat = access.file_stat(entry.ref.path)
-    size = stat.size_bytes if stat else None
-    if stat and entry.ref.offset is not None and entry.ref.length is not None:
-        size = entry.ref.length if entry.ref.offset + entry.ref.length <= stat.size_bytes else None
-    etag = stat.etag if stat and entry.ref.is_whole_file else None
-    return CorpusItem(entry.id, entry.source, entry.ref, size, etag, entry.extra)
+            yield _Row(CorpusItem.looked_at(item.id, item.source, item.ref, item.extra), attempt)
 
 
 class _Writer:
@@ -182,7 +152,7 @@ class _Writer:
 
     def __init__(
         self,
-        file: BinaryIO,
+        file: Path,
         packer: _Packer,
         estimate_bytes: Callable[[CorpusItem], int],
         on_progress: Callable[[int], None] | None,
@@ -194,9 +164,6 @@ class _Writer:
         self._parquet = pq.ParquetWriter(file, SCHEMA, compression="zstd")
         self._seen = SeenIds()
         self.videos = 0
-        self._size_bytes = 0
-        self._unreadable = 0
-        self._attempts = 0
 
     def __enter__(self) -> _Writer:
         return self
@@ -212,14 +179,10 @@ class _Writer:
         for batch in chunks(rows, ROW_GROUP):
             self._check_ids([row.item for row in batch])
             prints: list[str | None] = []
-            told = 0
             for value in ordered_map(lambda row: fingerprint(row.item, full=full), batch, jobs=jobs):
                 prints.append(value)
-                if self._on_progress and len(prints) % _TELL_EVERY == 0:
-                    self._on_progress(_TELL_EVERY)
-                    told += _TELL_EVERY
-            if self._on_progress and told < len(prints):
-                self._on_progress(len(prints) - told)
+                if self._on_progress and (len(prints) % _TELL_EVERY == 0 or len(prints) == len(batch)):
+                    self._on_progress(self.videos + len(prints))
             self._write_group(batch, prints)
 
     def _check_ids(self, items: list[CorpusItem]) -> None:
@@ -232,7 +195,7 @@ class _Writer:
             for item in items:
                 holder = first.setdefault(item.id, item)
                 if holder is not item:
-                    raise _clash(item.id, holder.source, holder.location, item)
+                    raise _clash(holder, item)
         earlier = self._seen.add(digests_of(ids))
         for number in np.flatnonzero(earlier >= 0).tolist():
             raise self._clash_with_written(items[number], int(earlier[number]))
@@ -240,18 +203,14 @@ class _Writer:
     def _clash_with_written(self, item: CorpusItem, number: int) -> InputError:
         """Read the first holder of a digest back, so that nobody is accused by a digest alone."""
         self._parquet.close()
-        self._file.flush()
-        self._file.seek(0)
         with FrozenPlan.open(self._file) as written:
-            row = written.rows - self.videos + number
-            entry = written.entry(row)
-        holder = CorpusItem(entry.id, entry.source, entry.ref, entry.size_bytes)
+            entry = written.entry(written.rows - self.videos + number)
         if entry.id != item.id:
             return InputError(
                 f"the ids {entry.id!r} and {item.id!r} have one digest and cannot be told apart",
                 hint="rename one",
             )
-        return _clash(item.id, holder.source, holder.location, item)
+        return _clash(CorpusItem(entry.id, entry.source, entry.ref, entry.size_bytes), item)
 
     def _write_group(self, rows: list[_Row], prints: list[str | None]) -> None:
         places = [self._packer.place(self._estimate(row.item)) for row in rows]
@@ -272,23 +231,11 @@ class _Writer:
         arrays = [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)]
         self._parquet.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA), row_group_size=ROW_GROUP)
         self.videos += len(rows)
-        self._size_bytes += sum(item.size_bytes or 0 for item in items)
-        self._unreadable += sum(value is None for value in prints)
-        self._attempts = max(self._attempts, max(row.attempt for row in rows))
-
-    def finish(self) -> PlanSummary:
-        self._parquet.close()
-        return PlanSummary(
-            videos=self.videos,
-            shards=self._packer.shards,
-            size_bytes=self._size_bytes,
-            unreadable=self._unreadable,
-            first_shard=self._packer.first_shard,
-            attempts=self._attempts,
-        )
 
 
-def _clash(video_id: str, source: str, location: str, second: CorpusItem) -> InputError:
-    if location == second.location:
-        return InputError(f"{location} is given twice (id {video_id!r})", hint="leave one out")
-    return InputError(f"two inputs have the id {video_id!r}: {location} and {second.location}", hint=_MEND)
+def _clash(first: CorpusItem, second: CorpusItem) -> InputError:
+    if first.location == second.location:
+        return InputError(f"{first.location} is given twice (id {first.id!r})", hint="leave one out")
+    return InputError(
+        f"two inputs have the id {first.id!r}: {first.location} and {second.location}", hint=_MEND
+    )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
-import stat
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +41,14 @@ class CorpusItem:
     etag: str | None = None
     extra: str = "{}"
 
+    @classmethod
+    def looked_at(cls, video_id: str, source: str, ref: SourceRef, extra: str = "{}") -> CorpusItem:
+        """With size and etag as they are now; the etag of a tar says nothing of a member."""
+        size_bytes, etag = access.file_stat(ref.path) or (None, None)
+        if size_bytes is not None and ref.offset is not None and ref.length is not None:
+            size_bytes, etag = ref.length if ref.offset + ref.length <= size_bytes else None, None
+        return cls(video_id, source, ref, size_bytes, etag, extra)
+
     @property
     def location(self) -> str:
         """Where it is, for messages: more than `source` says, and still without credentials."""
@@ -50,23 +56,6 @@ class CorpusItem:
         if self.ref.offset is not None:
             return f"{place}!{self.source.partition('!')[2]} (at byte {self.ref.offset})"
         return place
-
-
-def is_local(path: str) -> bool:
-    """Whether a path is no URL."""
-    return "://" not in path or access.url_protocol(path) is None
-
-
-def size_and_etag(path: str) -> tuple[int | None, str | None]:
-    """Of a regular file or an object; size None if there is none, or it cannot be looked at."""
-    if is_local(path):
-        try:
-            status = os.stat(path)  # noqa: PTH116
-        except (OSError, ValueError):
-            return None, None
-        return (status.st_size if stat.S_ISREG(status.st_mode) else None), None
-    found = access.file_stat(path)
-    return (found.size_bytes, found.etag) if found else (None, None)
 
 
 def has_video_suffix(name: str) -> bool:

@@ -27,9 +27,7 @@ _QUOTE = "check the path; quote patterns so that the shell leaves them alone: 'c
 _Listing = Callable[[], Iterator[CorpusItem]]
 
 
-def list_inputs(
-    inputs: Sequence[str], *, recursive: bool = True, on_skip: OnSkip | None = None
-) -> Iterator[CorpusItem]:
+def list_inputs(inputs: Sequence[str], *, on_skip: OnSkip | None = None) -> Iterator[CorpusItem]:
     """Every video of the inputs, as a stream in a fixed order.
 
     An input is a file, a folder, a glob (`**` is any number of folders), a manifest (`.jsonl`, `.csv`,
@@ -47,11 +45,11 @@ def list_inputs(
     """
     if isinstance(inputs, str) or not inputs:
         raise InputError("no inputs are given", hint="name a file, folder, glob, manifest or tar in a list")
-    listings = [_resolve(os.fspath(text), recursive, on_skip) for text in inputs]
+    listings = [_resolve(os.fspath(text), on_skip) for text in inputs]
     return (item for listing in listings for item in listing())
 
 
-def _resolve(text: str, recursive: bool, on_skip: OnSkip | None) -> _Listing:
+def _resolve(text: str, on_skip: OnSkip | None) -> _Listing:
     if not text:
         raise InputError("an input is empty", hint="name a file, folder, glob, manifest or tar")
     check_name(text)
@@ -60,8 +58,7 @@ def _resolve(text: str, recursive: bool, on_skip: OnSkip | None) -> _Listing:
     if kind == "file":
         return _file_listing(path, on_skip)
     if kind == "folder":
-        pattern = folders.Pattern("**" if recursive else "*")
-        return lambda: folders.list_tree(folders.tree(path), pattern, on_skip)
+        return lambda: folders.list_tree(folders.tree(path), folders.Pattern("**"), on_skip)
     if kind == "special":
         raise InputError(
             f"{printable(path)} is neither a file nor a folder", hint="copy its content to a file"
@@ -83,13 +80,7 @@ def _file_listing(path: str, on_skip: OnSkip | None) -> _Listing:
         return lambda: tars.list_tar(path, on_skip)
     if manifests.suffix_of(path) in manifests.SUFFIXES:
         return lambda: manifests.list_manifest(path)
-    return lambda: iter([_single(path, name)])
-
-
-def _single(path: str, name: str) -> CorpusItem:
-    stat = access.file_stat(path)
-    size, etag = (stat.size_bytes, stat.etag) if stat else (None, None)
-    return CorpusItem(printable(name), printable(name), SourceRef(path), size, etag)
+    return lambda: iter([CorpusItem.looked_at(printable(name), printable(name), SourceRef(path))])
 
 
 def _glob(path: str, on_skip: OnSkip | None) -> Iterator[CorpusItem]:

@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dyntok.corpus import access
-from dyntok.corpus.items import CorpusItem, check_id, is_local, printable, size_and_etag
+from dyntok.corpus.items import CorpusItem, check_id, printable
 from dyntok.corpus.pooled import ordered_map
 from dyntok.errors import InputError
 from dyntok.records import SourceRef
+from dyntok.urls import is_local
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 
@@ -202,7 +203,7 @@ def _default_id(path: str, opened: str, base: str) -> str:
 
 def _item(draft: _Draft) -> CorpusItem:
     video_id, source, opened, extra = draft
-    return CorpusItem(video_id, source, SourceRef(opened), *size_and_etag(opened), extra)
+    return CorpusItem.looked_at(video_id, source, SourceRef(opened), extra)
 
 
 def _extra(row: _Row) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -14,29 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dyntok.corpus import access
-from dyntok.corpus.compare import PlanDifference, compare
-from dyntok.corpus.items import CorpusItem
-from dyntok.errors import DamageError, StoreError, StoreVersionError
-from dyntok.records import PlanEntry, SourceRef
-
-PLAN_VERSION = 1
-VERSION_KEY = b"dyntok.plan"
-SCHEMA = pa.schema(
-    [
-        pa.field("shard", pa.int32(), nullable=False),
-        pa.field("position", pa.int32(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("offset", pa.int64()),
-        pa.field("length", pa.int64()),
-        pa.field("size_bytes", pa.int64()),
-        pa.field("fingerprint", pa.string()),
-        pa.field("extra", pa.string(), nullable=False),
-        pa.field("attempt", pa.int16(), nullable=False),
-    ],
-    metadata={VERSION_KEY: str(PLAN_VERSION).encode()},
-)
+from dyntok.corpus.digests import DigestTable, digests_of
+from dyntok.errors import DamageError, StoreError
+from dyntok.plan_schema import check_schema, entries_of
+from dyntok.records import PlanEntry
 
 _CACHED_GROUPS = 2
 
@@ -44,7 +25,7 @@ _CACHED_GROUPS = 2
 class FrozenPlan:
     """A frozen plan. Rows stay in the file (memory-mapped when local) and are decoded by row group.
 
-    A shard is a contiguous range of rows; shards are numbered without gaps. An id has one row for its first
+    A shard is a contiguous range of rows; shards are numbered from 0, without gaps. An id has one row for its first
     attempt and one more, in a later shard, for each retry.
     """
 
@@ -53,16 +34,15 @@ class FrozenPlan:
         self._name = name
         self._lock = threading.Lock()
         self._groups: dict[int, pa.Table] = {}
-        _check_schema(parquet.schema_arrow, name)
+        check_schema(parquet.schema_arrow, name)
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         self._group_starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         columns = parquet.read(columns=["shard", "attempt"])
         shard = columns["shard"].to_numpy()
         steps = np.diff(shard)
-        if not len(shard) or ((steps != 0) & (steps != 1)).any():
+        if not len(shard) or shard[0] != 0 or ((steps != 0) & (steps != 1)).any():
             raise DamageError(f"{name}: the shards of the plan are not in order", hint="restore the file")
         self._shard_starts = np.concatenate([[0], np.flatnonzero(steps) + 1, [len(shard)]])
-        self._first_shard = int(shard[0])
         self.rows = len(shard)
         self.videos = int(np.count_nonzero(columns["attempt"].to_numpy() == 1))
 
@@ -103,7 +83,7 @@ class FrozenPlan:
     @property
     def shard_numbers(self) -> range:
         """The numbers of the shards."""
-        return range(self._first_shard, self._first_shard + self.shards)
+        return range(self.shards)
 
     @property
     def shards(self) -> int:
@@ -118,7 +98,7 @@ class FrozenPlan:
         """The entries of a shard in order of position. Raises `IndexError` for a shard that is not there."""
         if shard not in self.shard_numbers:
             raise IndexError(f"the plan has shards {self.shard_numbers}, not {shard}")
-        start, stop = self._shard_starts[shard - self._first_shard : shard - self._first_shard + 2]
+        start, stop = self._shard_starts[shard : shard + 2]
         entries = self._rows(int(start), int(stop))
         if [entry.position for entry in entries] != list(range(len(entries))):
             raise DamageError(f"{self._name}: the positions in shard {shard} are not in order")
@@ -147,15 +127,10 @@ class FrozenPlan:
                 attempts[video_id] = max(attempt, attempts.get(video_id, 1))
         return attempts
 
-    def compare(
-        self, items: Iterable[CorpusItem], *, fingerprint_jobs: int = 8, full_fingerprint: bool = False
-    ) -> PlanDifference:
-        """How a fresh listing differs from the plan, by content; fingerprints follow the scheme of the plan.
-
-        `full_fingerprint` demands that the plan was made with full fingerprints: raises `StoreMismatchError` if
-        it was not. Raises `InputError` for an id that is listed twice.
-        """
-        return compare(self, items, jobs=fingerprint_jobs, full=full_fingerprint)
+    def latest_rows(self) -> DigestTable:
+        """The row of the latest attempt of every planned id."""
+        parts = [digests_of(batch["id"].to_pylist()) for batch in self.column_batches("id")]
+        return DigestTable(np.concatenate(parts))
 
     def column_batches(self, *names: str) -> Iterator[pa.Table]:
         """Some columns, row group by row group."""
@@ -184,31 +159,6 @@ class FrozenPlan:
         while start < stop:
             group = int(np.searchsorted(self._group_starts, start, side="right")) - 1
             low, high = int(self._group_starts[group]), int(self._group_starts[group + 1])
-            entries += _entries(self._group(group).slice(start - low, min(stop, high) - start))
+            entries += entries_of(self._group(group).slice(start - low, min(stop, high) - start))
             start = min(stop, high)
         return entries
-
-
-def _entries(table: pa.Table) -> list[PlanEntry]:
-    columns: list[list[Any]] = [table[name].to_pylist() for name in SCHEMA.names]
-    return [
-        PlanEntry(
-            shard, position, video_id, source, SourceRef(path, offset, length), size, print_, extra, attempt
-        )
-        for shard, position, video_id, source, path, offset, length, size, print_, extra, attempt in zip(
-            *columns, strict=True
-        )
-    ]
-
-
-def _check_schema(schema: pa.Schema, name: str) -> None:
-    version = (schema.metadata or {}).get(VERSION_KEY, b"")
-    if not version.isdigit():
-        raise DamageError(f"{name} is no plan of dyntok", hint="name the plan.parquet of a store")
-    if int(version) > PLAN_VERSION:
-        raise StoreVersionError(
-            f"{name} is a plan of version {int(version)}, this dyntok reads up to {PLAN_VERSION}",
-            hint="pip install --upgrade dyntok",
-        )
-    if not schema.equals(SCHEMA):
-        raise DamageError(f"{name}: the plan's columns are not those of version {PLAN_VERSION}")

@@ -79,22 +79,19 @@ class _Mapping(Generic[_In, _Out]):
         """The next `count` chunks, or all that are left, by threads."""
         pending: deque[Future[list[_Out]]] = deque()
         seconds, number = 0.0, 0
+        chunks = self._next(count)
         with ThreadPoolExecutor(max_workers=self._jobs) as pool:
             try:
-                start = time.perf_counter()
-                for chunk in self._next(count):
-                    pending.append(pool.submit(self._run, chunk))
-                    number += len(chunk)
-                    if len(pending) >= 2 * self._jobs:
-                        done = pending.popleft().result()
-                        seconds += time.perf_counter() - start
-                        yield from done
-                        start = time.perf_counter()
-                while pending:
+                while True:
+                    start = time.perf_counter()
+                    while len(pending) < 2 * self._jobs and (chunk := next(chunks, None)):
+                        pending.append(pool.submit(self._run, chunk))
+                        number += len(chunk)
+                    if not pending:
+                        break
                     done = pending.popleft().result()
                     seconds += time.perf_counter() - start
                     yield from done
-                    start = time.perf_counter()
             finally:
                 for future in pending:
                     future.cancel()

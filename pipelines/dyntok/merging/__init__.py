@@ -1,11 +1,11 @@
 """The DynTok operator and its nesting: tensors in, tensors out.
 
 A plan is made from features alone and then applied to any tensor over the same patches; counts and budgets need
-the similarity map only. Imports torch and `dyntok.errors`, and no other package of dyntok.
+the similarity map only. Imports torch, `dyntok.boundaries` and `dyntok.errors`, and nothing else of dyntok.
 """
 
 from dyntok.merging.blocks import largest_magnitude
-from dyntok.merging.counts import count_tokens, smallest_count, threshold_for_budget
+from dyntok.merging.counts import count_tokens, threshold_for_budget
 from dyntok.merging.nesting import coarsen
 from dyntok.merging.plan import MergePlan, plan_from_similarity, plan_merge
 from dyntok.merging.similarity import left_similarity
@@ -24,6 +24,5 @@ __all__ = [
     "merge",
     "plan_from_similarity",
     "plan_merge",
-    "smallest_count",
     "threshold_for_budget",
 ]

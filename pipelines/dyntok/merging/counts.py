@@ -7,19 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dyntok.boundaries import torch_boundaries
 from dyntok.errors import MergeError
 
 
 def count_tokens(similarity: Tensor, thresholds: Sequence[float]) -> list[int]:
     """Tokens (markers not counted) of `similarity: [T, R, C]` at each threshold, exactly."""
-    inner = _inner(similarity)
-    rows = similarity.shape[0] * similarity.shape[1]
-    return [rows + int((inner <= threshold).sum()) for threshold in thresholds]
-
-
-def smallest_count(similarity: Tensor, markers: int = 0) -> int:
-    """Fewest tokens that merging can reach: one a row, and `markers`."""
-    return similarity.shape[0] * similarity.shape[1] + markers
+    _check_map(similarity)
+    return [int(torch_boundaries(similarity, threshold).count_nonzero()) for threshold in thresholds]
 
 
 def threshold_for_budget(similarity: Tensor, budget: int, markers: int = 0, at_most: float = 1.0) -> float:
@@ -31,23 +26,24 @@ def threshold_for_budget(similarity: Tensor, budget: int, markers: int = 0, at_m
     Raises:
         MergeError: even one token a row is too many; the message gives the smallest possible count.
     """
-    spare = budget - smallest_count(similarity, markers)
+    _check_map(similarity)
+    inner = similarity[:, :, 1:]
+    mergeable = inner[inner > -torch.inf]
+    fewest = similarity.numel() - mergeable.numel() + markers
+    spare = budget - fewest
     if spare < 0:
         raise MergeError(
             f"a budget of {budget} cannot be met: one token per row"
-            f"{' and the markers' if markers else ''} make {smallest_count(similarity, markers)}",
+            f"{' and the markers' if markers else ''} make {fewest}",
             hint="ask for fewer frames, another marker mode, or a larger budget",
         )
-    inner = _inner(similarity).flatten()
-    if spare >= inner.numel():
+    if spare >= mergeable.numel():
         return at_most
-    first_too_many = torch.kthvalue(inner, spare + 1).values
+    first_too_many = torch.kthvalue(mergeable, spare + 1).values
     below = torch.nextafter(first_too_many, torch.full_like(first_too_many, -torch.inf))
     return min(float(below), at_most)
 
 
-def _inner(similarity: Tensor) -> Tensor:
-    """Similarities that have a left neighbour, `[T, R, C - 1]`."""
+def _check_map(similarity: Tensor) -> None:
     if similarity.ndim != 3:
         raise MergeError(f"a similarity map is [T, R, C], got {list(similarity.shape)}")
-    return similarity[:, :, 1:]

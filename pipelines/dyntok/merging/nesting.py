@@ -107,22 +107,13 @@ def _means(fine: MergePlan, coarse: MergePlan, start: Tensor, scale: Tensor | No
     return _Means(group, torch.where(merged, divisor, 1.0)[:, None], start, member, weight, whole=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Consecutive rows of the result and what goes into them; positions count from the block's beginning."""
+def _blocks(
+    out: Tensor, tokens: Tensor, start: Tensor, means: _Means, rows: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor, _Means]]:
+    """Consecutive rows of the result and what goes into them, for about `rows` tokens each.
 
-    out: Tensor
-    tokens: Tensor
-    start: Tensor
-    group: Tensor
-    divisor: Tensor
-    first: Tensor
-    member: Tensor
-    weight: Tensor
-
-
-def _blocks(out: Tensor, tokens: Tensor, start: Tensor, means: _Means, rows: int) -> Iterator[_Block]:
-    """Blocks of about `rows` tokens each."""
+    Positions in `start` and in the means count from the block's beginning.
+    """
     begin = torch.arange(0, tokens.shape[0], rows, device=start.device)
     coarse = torch.cat([torch.searchsorted(start, begin), start.new_full((1,), out.shape[0])])
     fine = torch.cat([start, start.new_full((1,), tokens.shape[0])])[coarse]
@@ -144,8 +135,9 @@ def _blocks(out: Tensor, tokens: Tensor, start: Tensor, means: _Means, rows: int
         torch.split(within(means.member, fine, counts[3]), of_member),
         torch.split(means.weight, of_member),
     )
-    for part in zip(*parts, strict=True):
-        yield _Block(*part)
+    for rows_out, rows_in, starts, *block in zip(*parts, strict=True):
+        groups, divisor, first, members, weight = block
+        yield rows_out, rows_in, starts, _Means(groups, divisor, first, members, weight, means.whole)
 
 
 def _fill(out: Tensor, tokens: Tensor, start: Tensor, means: _Means, cols: int) -> None:
@@ -154,16 +146,16 @@ def _fill(out: Tensor, tokens: Tensor, start: Tensor, means: _Means, cols: int) 
     # No group is longer than a row of the grid, so that every block but the last begins one.
     rows = max(block_bytes // (4 * max(1, tokens.shape[1])), cols)
     scratch = _Scratch(tokens, rows + cols)
-    for block in _blocks(out, tokens, start, means, rows):
+    for rows_out, rows_in, starts, block in _blocks(out, tokens, start, means, rows):
         if not means.whole:
-            _take_rows(block.out, block.tokens, block.start)
+            _take_rows(rows_out, rows_in, starts)
         if block.group.numel():
-            values = scratch.get(block.tokens, torch.float32)
+            values = scratch.get(rows_in, torch.float32)
             mean = segment_sum(values, block.first, block.weight, rows=block.member).div_(block.divisor)
             if means.whole:
-                block.out.copy_(mean)
+                rows_out.copy_(mean)
             else:
-                _put_rows(block.out, block.group, scratch.get(mean, out.dtype))
+                _put_rows(rows_out, block.group, scratch.get(mean, out.dtype))
 
 
 class _Scratch:

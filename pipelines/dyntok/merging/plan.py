@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dyntok.boundaries import torch_boundaries
 from dyntok.errors import MergeError
 from dyntok.merging.blocks import float_blocks, rows_at_once
 from dyntok.merging.similarity import left_similarity
@@ -34,11 +35,6 @@ class MergePlan:
     @property
     def token_count(self) -> int:
         return self.group_start.numel()
-
-    @property
-    def row_marker_index(self) -> Tensor:
-        """`[T*R]` int64, position of each row's marker in the sequence of tokens and markers."""
-        return self.row_splits[1:] + torch.arange(self.row_splits.numel() - 1, device=self.row_splits.device)
 
     def apply(self, values: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Mean of `values: [T, R, C, ...]` over each group, `[N, ...]`; taken in float32 and cast once to `dtype`.
@@ -100,9 +96,7 @@ def plan_from_similarity(similarity: Tensor, threshold: float) -> MergePlan:
     if threshold != threshold:
         raise MergeError("the threshold is not a number")
     frames, rows, cols = similarity.shape
-    begins = (similarity > threshold).logical_not_()
-    begins[:, :, 0].fill_(True)
-    start = begins.flatten().nonzero().squeeze(1)
+    start = torch_boundaries(similarity, threshold).flatten().nonzero().squeeze(1)
     row_start = torch.arange(0, similarity.numel() + 1, cols, device=start.device)
     group_edges = torch.cat([start, row_start[-1:]])
     row_splits = torch.searchsorted(start, row_start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from dyntok.errors import MergeError
@@ -42,7 +43,8 @@ class VideoTokens:
     @property
     def row_marker_index(self) -> Tensor:
         """`[T*R]` position of each row's marker in the sequence of tokens and markers."""
-        return self.row_splits[1:] + self.row_splits.new_ones(self.row_splits.numel() - 1).cumsum(0) - 1
+        splits = self.row_splits
+        return splits[1:] + torch.arange(len(splits) - 1, device=splits.device)
 
     def __len__(self) -> int:
         return self.tokens.shape[0]

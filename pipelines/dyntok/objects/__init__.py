@@ -4,13 +4,7 @@ leave nothing half done, and private folders for files on their way.
 Knows nothing of videos or of the store's format. Imports `dyntok.urls`, fsspec and the standard library.
 """
 
-from dyntok.objects.faults import (
-    DeniedObjectError,
-    Fault,
-    MissingObjectError,
-    ObjectStoreError,
-    fault_of,
-)
+from dyntok.objects.faults import DeniedObjectError, Fault, MissingObjectError, ObjectStoreError, fault_of
 from dyntok.objects.files import ObjectFile
 from dyntok.objects.private import PrivateFolder
 from dyntok.objects.remote import ObjectInfo, Remote, is_object_store, object_info

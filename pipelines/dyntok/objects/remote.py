@@ -25,7 +25,8 @@ _S3 = frozenset({"s3", "s3a"})
 # Here an object appears whole or not at all, and its etag or checksum stands for its content. The etags of web
 # servers often hold the modification time.
 _OBJECT_STORES = _S3 | {"gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "r2"}
-_CONDITIONAL = _S3 | {"gs", "gcs", "memory"}
+# Drivers that hand the condition on to the store. fsspec's own, for files in memory among them, look and then write.
+_CONDITIONAL = _S3 | {"gs", "gcs"}
 # What is no bucket: a user, or a user and a password with or without a slash in it. ARNs have colons too.
 _S3_CREDENTIALS = r"(?!arn:)[^/]*[@:]"
 _CONTENT_KEYS = ("md5Hash", "crc32c", "ETag", "etag")

@@ -5,7 +5,7 @@ frames that were stored, `video_pictures` puts both together, `files` writes. Im
 `corpus` (the plan, fingerprints) and `video`; labels need Pillow.
 """
 
-from dyntok.pictures.drawing import draw_groups, merged_patches, similarity_map
+from dyntok.pictures.drawing import draw_groups, similarity_map
 from dyntok.pictures.files import write_movie, write_png
 from dyntok.pictures.layout import GridLayout
 from dyntok.pictures.sources import SourceVideo
@@ -17,7 +17,6 @@ __all__ = [
     "VideoPictures",
     "Views",
     "draw_groups",
-    "merged_patches",
     "similarity_map",
     "write_movie",
     "write_png",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from dyntok.boundaries import boundaries
 from dyntok.pictures.layout import GridLayout
 
 Image = npt.NDArray[np.uint8]
@@ -22,13 +23,6 @@ NO_NEIGHBOUR = (128.0, 128.0, 128.0)
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def merged_patches(similarity: Map, threshold: float) -> npt.NDArray[np.bool_]:
-    """`[..., R, C]`: whether a patch belongs to the group of its left neighbour, as the operator decides."""
-    merged: npt.NDArray[np.bool_] = similarity > np.float32(threshold)
-    merged[..., 0] = False
-    return merged
-
-
 def blank(height: int, width: int) -> Image:
     """What is drawn on where the source's frame is not to be had."""
     return np.broadcast_to(np.array(PAPER, np.uint8), (height, width, 3)).copy()
@@ -39,9 +33,10 @@ def draw_groups(image: Image, similarity: Map, threshold: float, layout: GridLay
 
     `similarity: [R, C]`. So what keeps its colours is one patch for each token: its group's first.
     """
-    merged = merged_patches(similarity, threshold)
-    shaded = np.where(layout.spread(merged, False)[..., None], _towards_grey(image), image)
-    lines = border_pixels(merged, layout)
+    begins = boundaries(similarity, threshold)
+    grey = np.rint((1 - GREY_SHARE) * image.astype(np.float64) + GREY_SHARE * GREY).astype(np.uint8)
+    shaded = np.where(layout.spread(~begins, False)[..., None], grey, image)
+    lines = border_pixels(begins, layout)
     beside = np.zeros_like(lines)
     beside[1:] |= lines[:-1]
     beside[:, 1:] |= lines[:, :-1]
@@ -50,16 +45,16 @@ def draw_groups(image: Image, similarity: Map, threshold: float, layout: GridLay
     return shaded.astype(np.uint8)
 
 
-def border_pixels(merged: npt.NDArray[np.bool_], layout: GridLayout) -> npt.NDArray[np.bool_]:
-    """`[H, W]`: the pixels between groups: around the grid, between rows, and left of each group's first patch."""
+def border_pixels(begins: npt.NDArray[np.bool_], layout: GridLayout) -> npt.NDArray[np.bool_]:
+    """`[H, W]`: the pixels around the grid, between rows, and left of each patch that `begins: [R, C]` a group."""
     rows, cols = layout.row_edges, layout.col_edges
     lines = np.zeros((layout.height, layout.width), np.bool_)
     thick = line_width(layout)
     for row, edge in enumerate(rows.tolist()):
         lines[_stroke(edge, thick, layout.height), : cols[-1]] = True
-        if row == len(merged):
+        if row == len(begins):
             break
-        for col in [*np.flatnonzero(~merged[row]).tolist(), len(cols) - 1]:
+        for col in [*np.flatnonzero(begins[row]).tolist(), len(cols) - 1]:
             lines[edge : rows[row + 1], _stroke(int(cols[col]), thick, layout.width)] = True
     return lines
 
@@ -88,11 +83,6 @@ def heat_colours(values: Map) -> npt.NDArray[np.float64]:
     at = np.nan_to_num(np.clip(values, 0.0, 1.0)) * (len(_STOPS) - 1)
     places = np.arange(len(_STOPS))
     return np.stack([np.interp(at, places, _STOPS[:, channel]) for channel in range(3)], axis=-1)
-
-
-def _towards_grey(image: Image) -> Image:
-    mixed = (1 - GREY_SHARE) * image.astype(np.float64) + GREY_SHARE * GREY
-    return np.rint(mixed).astype(np.uint8)
 
 
 def _stroke(edge: int, thick: int, size: int) -> slice:

@@ -16,16 +16,18 @@ _SHAPE = 1.6
 
 def beside(images: Sequence[Image], gap: int) -> Image:
     """Pictures of one height in a row, `gap` white pixels between them."""
-    space = np.full((images[0].shape[0], gap, 3), PAPER, np.uint8)
-    parts = [part for image in images for part in (space, image)]
-    return np.concatenate(parts[1:], axis=1)
+    return _joined(images, gap, axis=1)
 
 
 def below(images: Sequence[Image], gap: int) -> Image:
     """Pictures of one width in a column, `gap` white pixels between them."""
-    space = np.full((gap, images[0].shape[1], 3), PAPER, np.uint8)
-    parts = [part for image in images for part in (space, image)]
-    return np.concatenate(parts[1:], axis=0)
+    return _joined(images, gap, axis=0)
+
+
+def framed(image: Image, gap: int) -> Image:
+    """A picture with `gap` white pixels around it."""
+    wide: Image = np.pad(image, ((gap, gap), (gap, gap), (0, 0)), constant_values=PAPER)
+    return wide
 
 
 def sheet(images: Sequence[Image], gap: int) -> Image:
@@ -34,10 +36,7 @@ def sheet(images: Sequence[Image], gap: int) -> Image:
     empty = np.full_like(images[0], PAPER)
     padded = [*images, *[empty] * (-len(images) % cols)]
     rows = [beside(padded[first : first + cols], gap) for first in range(0, len(padded), cols)]
-    framed: Image = np.pad(
-        below(rows, gap), ((gap, gap), (gap, gap), (0, 0)), mode="constant", constant_values=PAPER
-    )
-    return framed
+    return framed(below(rows, gap), gap)
 
 
 def sheet_columns(count: int, height: int, width: int) -> int:
@@ -61,3 +60,10 @@ def heat_bar(width: int, height: int) -> Image:
     parts = [text, label("0", digit, height), bar, label("1", digit, height)]
     joined: Image = np.concatenate(parts, axis=1)[:, :width]
     return joined
+
+
+def _joined(images: Sequence[Image], gap: int, axis: int) -> Image:
+    shape = list(images[0].shape)
+    shape[axis] = gap
+    space = np.full(shape, PAPER, np.uint8)
+    return np.concatenate([part for image in images for part in (space, image)][1:], axis)

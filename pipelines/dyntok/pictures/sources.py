@@ -60,21 +60,22 @@ class SourceVideo:
 
     def _opened(self) -> DecodedVideo:
         video = decode_frames(self._ref, self._settings)
-        same = (
-            np.array_equal(video.sampled.frame_index, self._frames.frame_index),
-            np.array_equal(video.sampled.frame_pts, self._frames.frame_pts),
-        )
-        if not all(same):
+        if not same_frames(video.sampled, self._frames):
             video.close()
             raise changed(f"{self._name} does not present the frames that were encoded")
         return video
 
 
+def same_frames(one: SampledFrames, other: SampledFrames) -> bool:
+    """Whether two lists have the same frames at the same times."""
+    same_times = np.array_equal(one.frame_pts, other.frame_pts)
+    return same_times and np.array_equal(one.frame_index, other.frame_index)
+
+
 def plan_entry(store: Store, video_id: str) -> PlanEntry:
     """The row of the plan that a video was encoded from. Raises KeyError, DamageError and StoreError."""
     shard, row = store.index.row(store.index.position(video_id))
-    local = store.root.local_path(PLAN_FILE)
-    with FrozenPlan.open(local if local is not None else store.root.open_read(PLAN_FILE)) as plan:
+    with FrozenPlan.open(store.root.seekable(PLAN_FILE)) as plan:
         entries = plan.shard(shard) if shard in plan.shard_numbers else []
     for entry in entries:
         if (entry.id, entry.position) == (video_id, row.position):
@@ -111,10 +112,15 @@ def _check_content(ref: SourceRef, entry: PlanEntry, shown: str) -> None:
         raise changed(f"{shown} is not the file that was encoded: its size or content has changed")
 
 
+def sampling_of(config: dict[str, Any]) -> Sampling:
+    """How a store's videos were sampled. Raises ConfigError or TypeError where its config does not say."""
+    return Sampling(config.get("frames"), config.get("fps"), config.get("max_frames"))
+
+
 def _settings(config: dict[str, Any]) -> DecodeSettings:
     """Sampling and limits as the store was made with; the frames come at their own size."""
     try:
-        sampling = Sampling(config.get("frames"), config.get("fps"), config.get("max_frames"))
+        sampling = sampling_of(config)
         limits = DecodeLimits(**{name: config[name] for name in _LIMITS if name in config})
     except (ConfigError, TypeError) as error:
         raise VideoError("decoder", f"the store does not say how frames were sampled: {error}") from error

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dyntok.boundaries import boundaries
 from dyntok.errors import UsageError
 from dyntok.load import Store
-from dyntok.pictures.drawing import Image, Map, blank, draw_groups, merged_patches, similarity_map
+from dyntok.pictures.drawing import Image, Map, blank, draw_groups, similarity_map
 from dyntok.pictures.labels import check_pillow, label
 from dyntok.pictures.layout import GridLayout, covered_share
-from dyntok.pictures.sheets import below, beside, heat_bar, sheet
+from dyntok.pictures.sheets import below, beside, framed, heat_bar, sheet
 from dyntok.pictures.sources import SourceVideo
 from dyntok.video import resize_frame
 
@@ -76,7 +77,7 @@ class VideoPictures:
                 f"{self._head.id} has frames 0 to {self.frame_count - 1} in the store, not {position}"
             )
         (strip,) = self._strips([position])
-        return np.pad(strip, ((self._gap,) * 2, (self._gap,) * 2, (0, 0)), constant_values=255)
+        return framed(strip, self._gap)
 
     def sheet(self, most: int) -> Image:
         """Every view of at most so many frames, spread uniformly over the stored ones."""
@@ -94,10 +95,7 @@ class VideoPictures:
         """Height and width of the frames: of the source, or as the store noted them."""
         if self._source is not None:
             return self._source.height, self._source.width
-        video = self._head.meta.get("video")
-        size = (video.get("height"), video.get("width")) if isinstance(video, dict) else (None, None)
-        height, width = (n if isinstance(n, int) and n > 0 else 1 for n in size)
-        return height, width
+        return self._head.frame_size or (1, 1)
 
     def _strips(self, positions: Sequence[int]) -> Iterator[Image]:
         height, width = self._layout.height, self._layout.width
@@ -111,26 +109,22 @@ class VideoPictures:
 
     def _strip(self, position: int, frame: Image | None, base: Image) -> Image:
         similarity: Map = self._head.similarity[position]
-        parts = [] if frame is None else [self._panel(frame, label(*self._caption("source")))]
+        views = [] if frame is None else [(frame, self._label("source"))]
         for threshold in self._views.thresholds:
             drawn = draw_groups(base, similarity, threshold, self._layout)
-            tokens = int((~merged_patches(similarity, threshold)).sum())
+            tokens = int(boundaries(similarity, threshold).sum())
             share = f"{100 * tokens / similarity.size:.0f} %"
             caption = f"threshold {threshold:.4g}: {tokens} of {similarity.size} tokens, {share}"
-            parts.append(self._panel(drawn, label(*self._caption(caption))))
+            views.append((drawn, self._label(caption)))
         if self._views.similarity:
             drawn = similarity_map(base, similarity, self._layout)
-            parts.append(self._panel(drawn, heat_bar(self._layout.width, self._bar)))
-        joined = beside(parts, self._gap)
-        seconds = float(self._head.frames.frame_pts[position])
-        heading = f"frame {position}, {seconds:.2f} s"
-        return np.concatenate([label(heading, joined.shape[1], self._bar), joined], axis=0)
+            views.append((drawn, heat_bar(self._layout.width, self._bar)))
+        joined = beside([below(view, 0) for view in views], self._gap)
+        heading = f"frame {position}, {self._head.frames.frame_pts[position]:.2f} s"
+        return below([label(heading, joined.shape[1], self._bar), joined], 0)
 
-    def _panel(self, drawn: Image, caption: Image) -> Image:
-        return below([drawn, caption], 0)
-
-    def _caption(self, text: str) -> tuple[str, int, int]:
-        return text, self._layout.width, self._bar
+    def _label(self, text: str) -> Image:
+        return label(text, self._layout.width, self._bar)
 
 
 def _fitted(size: tuple[int, int], side: int) -> tuple[int, int]:

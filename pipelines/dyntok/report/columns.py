@@ -78,13 +78,13 @@ class _Values:
     def __init__(self, root: StoreRoot, column: str) -> None:
         self._where = root.where(PLAN_FILE)
         self._column = column
-        self._rows = _plan_columns(root)
+        self._rows = (row for batch in plan_columns(root, ["id", "extra"]) for row in batch.to_pylist())
         self._seen: set[str] = set()
 
     def of(self, ids: list[str]) -> list[str]:
         found = []
         for video_id in ids:
-            extra = next((extra for planned, extra in self._rows if planned == video_id), None)
+            extra = next((row["extra"] for row in self._rows if row["id"] == video_id), None)
             if extra is None:
                 raise DamageError(f"{self._where} has no row of {video_id!r}", hint="run `dyntok verify`")
             found.append(self._value(extra))
@@ -103,22 +103,12 @@ class _Values:
         return text if len(text) <= _LONGEST else text[:_LONGEST] + "..."
 
     def hint(self) -> str:
-        if not self._seen:
-            return (
-                "columns come from a manifest: give one to `dyntok encode`, with columns besides path and id"
-            )
-        return f"one of {', '.join(sorted(self._seen)[:SHOWN_VALUES])}"
+        if self._seen:
+            return f"one of {', '.join(sorted(self._seen)[:SHOWN_VALUES])}"
+        return "columns come from a manifest: give one to `dyntok encode`, with columns besides path and id"
 
 
-def _plan_columns(root: StoreRoot) -> Iterator[tuple[str, str]]:
-    """Id and pass-through columns of each row of the plan; one batch in memory at a time."""
-    local = root.local_path(PLAN_FILE)
-    source = str(local) if local is not None else root.open_read(PLAN_FILE)
-    with explain_parquet(root.where(PLAN_FILE)), pq.ParquetFile(source) as file:
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=["id", "extra"]):
-            yield from zip(*(_texts(batch, name) for name in ("id", "extra")), strict=True)
-
-
-def _texts(batch: pa.RecordBatch, name: str) -> list[str]:
-    texts: list[str] = batch.column(name).to_pylist()
-    return texts
+def plan_columns(root: StoreRoot, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """Columns of the plan; one batch of rows in memory at a time."""
+    with explain_parquet(root.where(PLAN_FILE)), pq.ParquetFile(root.seekable(PLAN_FILE)) as file:
+        yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=names)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dyntok.advice import BudgetAdvice, advise_each
 from dyntok.load import open_store
 from dyntok.report.gather import StoreStatistics
-from dyntok.report.markup import Markup, joined, tag
+from dyntok.report.markup import Markup, joined, table, tag
 
 
 def contexts(found: StoreStatistics, budgets: Sequence[int]) -> Markup:
@@ -22,40 +22,27 @@ def contexts(found: StoreStatistics, budgets: Sequence[int]) -> Markup:
     )
     if first.sampled < first.videos:
         note += f" Counted in {first.sampled:,} videos drawn at random; in every video with all frames."
-    opened = max(advices, key=_tells)
-    return joined(
-        [tag("p", note, class_="note"), *(_context(advice, advice is opened) for advice in advices)]
-    )
-
-
-def _tells(advice: BudgetAdvice) -> int:
-    """How much a table tells apart: different numbers of frames that fit."""
-    return len(set(advice.most_frames.values()))
+    # The table that tells most apart.
+    opened = max(advices, key=lambda advice: len(set(advice.most_frames.values())))
+    tables = (_context(advice, advice is opened) for advice in advices)
+    return joined([tag("p", note, class_="note"), *tables])
 
 
 def _context(advice: BudgetAdvice, opened: bool) -> Markup:
     names = list(advice.most_frames)
-    head = tag("tr", tag("th", "frames"), *(tag("th", f"at {name}", class_="number") for name in names))
     rows = [
-        tag("tr", tag("td", f"{row.frames:,}"), *(_cell(row.fits[name], advice.share) for name in names))
-        for row in advice.rows
+        [f"{row.frames:,}", *(_cell(row.fits[name], advice.share) for name in names)] for row in advice.rows
     ]
-    most = (tag("td", tag("strong", _most(advice, name)), class_="number") for name in names)
-    rows.append(tag("tr", tag("td", f"most for {100 * advice.share:g} %"), *most))
-    body = tag("table", tag("thead", head), tag("tbody", *rows))
-    return tag(
-        "details",
-        tag("summary", tag("strong", f"{advice.budget:,} visual tokens")),
-        tag("div", body, class_="scroll", tabindex="0"),
-        open=opened,
+    most = (
+        f"all {frames:,}" if frames == advice.stored_frames else f"{frames:,}"
+        for frames in advice.most_frames.values()
     )
+    rows.append([f"most for {100 * advice.share:g} %", *(tag("strong", frames) for frames in most)])
+    shown = table(["frames", *(f"at {name}" for name in names)], rows, numbers=1)
+    summary = tag("summary", tag("strong", f"{advice.budget:,} visual tokens"))
+    return tag("details", summary, shown, open=opened)
 
 
 def _cell(share: float | None, enough: float) -> Markup:
     share = share or 0.0
     return tag("td", f"{100 * share:.1f} %", class_="number fits" if share >= enough else "number")
-
-
-def _most(advice: BudgetAdvice, name: str) -> str:
-    frames = advice.most_frames[name]
-    return f"all {frames:,}" if frames == advice.stored_frames else f"{frames:,}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,194 +70,148 @@ def literal(text: str) -> str:
 
 
 def _curve(statistics: Sequence[StoreStatistics]) -> Figure:
-    traces: list[dict[str, Any]] = []
+    traces = []
     for number, found in enumerate(statistics):
-        patches = max(1, found.maps.patches)
-        shown = [
-            (edge, 100 * n / patches)
-            for edge, n in zip(found.maps.shape.edges, found.maps.curve(), strict=True)
-            if edge >= min(0.0, *found.info.thresholds)
-        ]
+        lowest = min(0.0, *found.info.thresholds)
+        points = zip(found.maps.shape.edges, found.maps.curve(), strict=True)
+        shown = [(edge, 100 * n / max(1, found.maps.patches)) for edge, n in points if edge >= lowest]
         traces.append(_line(found.root.url, shown, _store_colour(number)))
-    traces.append(
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "DynTok paper",
-            "x": list(PAPER),
-            "y": list(PAPER.values()),
-            "marker": {"size": 11, "symbol": "diamond-open", "color": "#d1495b", "line": {"width": 2}},
-        }
+    diamond = {"size": 11, "symbol": "diamond-open", "color": "#d1495b", "line": {"width": 2}}
+    traces.append(_dots("DynTok paper", list(PAPER.items()), marker=diamond))
+    note = (
+        "Exact at each point. Diamonds: what the DynTok paper (arXiv 2506.03990) reports for its own videos."
     )
-    return Figure(
-        "curve",
-        "Tokens kept against threshold",
-        "Exact at each point. Diamonds: what the DynTok paper (arXiv 2506.03990) reports for its own videos.",
-        tuple(traces),
-        {"xaxis": _axis("threshold"), "yaxis": _axis("patches kept as tokens, %", rangemode="tozero")},
-    )
+    layout = _axes("threshold", "patches kept as tokens, %")
+    return Figure("curve", "Tokens kept against threshold", note, tuple(traces), layout)
 
 
 def _similarity(statistics: Sequence[StoreStatistics]) -> Figure:
     traces = []
+    middles = [round(-1 + _SIMILARITY_STEP * (i + 0.5), 4) for i in range(round(2 / _SIMILARITY_STEP))]
     for number, found in enumerate(statistics):
         edges, counts = np.array(found.maps.shape.edges), found.maps.similarity
         bins = np.clip(np.ceil(np.round((edges + 1) / _SIMILARITY_STEP, 6)).astype(int), 1, None) - 1
-        summed = np.zeros(round(2 / _SIMILARITY_STEP), np.int64)
+        summed = np.zeros(len(middles), np.int64)
         np.add.at(summed, bins, counts)
-        shares = 100 * summed / max(1, int(counts.sum()))
-        shown = [
-            (round(-1 + _SIMILARITY_STEP * (i + 0.5), 4), float(share))
-            for i, share in enumerate(shares.tolist())
-        ]
-        traces.append(_line(found.root.url, shown, _store_colour(number), shape="hvh", fill="tozeroy"))
-    return Figure(
-        "similarity",
-        "Similarity of neighbouring patches",
-        f"Share of all pairs of neighbours in each {_SIMILARITY_STEP} of cosine similarity.",
-        tuple(traces),
-        {"xaxis": _axis("cosine similarity"), "yaxis": _axis("pairs, %", rangemode="tozero")},
-    )
+        shares = (100 * summed / max(1, int(counts.sum()))).tolist()
+        points = list(zip(middles, shares, strict=True))
+        traces.append(_line(found.root.url, points, _store_colour(number), shape="hvh", fill="tozeroy"))
+    note = f"Share of all pairs of neighbours in each {_SIMILARITY_STEP} of cosine similarity."
+    layout = _axes("cosine similarity", "pairs, %")
+    return Figure("similarity", "Similarity of neighbouring patches", note, tuple(traces), layout)
 
 
 def _frames_and_tokens(number: int, found: StoreStatistics, budgets: Sequence[int]) -> Figure:
-    names, grid = found.videos.names, found.info.grid
-    totals = found.videos.totals
+    names, totals, a_frame = found.videos.names, found.videos.totals, found.info.grid.patches
     most = max(found.videos.frames.most, 64)
-    traces = [_line("unmerged", [(1, grid.patches), (most, grid.patches * most)], "#94a3b8", dash="dot")]
-    for level, name in enumerate(names):
-        mean = totals.tokens[level] / max(1, totals.frames)
-        traces.append(_line(name, [(1, mean), (most, mean * most)], colour_of(level, len(names))))
+    means = [tokens / max(1, totals.frames) for tokens in totals.tokens]
+    traces = [_line("unmerged", [(1, a_frame), (most, a_frame * most)], "#94a3b8", dash="dot")]
+    traces += _level_lines(found, ([(1, mean), (most, mean * most)] for mean in means))
     points = [
         (values[1] / values[0], values[-3] / values[0], *values[-2:])
         for values in found.videos.by_frames.values()
     ]
-    traces.append(
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": f"videos at {names[-1]}",
-            "x": [x for x, *_ in points],
-            "y": [y for _, y, *_ in points],
-            "error_y": {
-                "type": "data",
-                "symmetric": False,
-                "array": [high - y for _, y, _, high in points],
-                "arrayminus": [y - low for _, y, low, _ in points],
-                "thickness": 1,
-                "color": colour_of(len(names) - 1, len(names)),
-            },
-            "marker": {"size": 7, "color": colour_of(len(names) - 1, len(names))},
-        }
-    )
-    highest = grid.patches * most
+    colour = colour_of(len(names) - 1, len(names))
+    spread = {
+        "type": "data",
+        "symmetric": False,
+        "array": [high - y for _, y, _, high in points],
+        "arrayminus": [y - low for _, y, low, _ in points],
+        "thickness": 1,
+        "color": colour,
+    }
+    dots = [(x, y) for x, y, _, _ in points]
+    marker = {"size": 7, "color": colour}
+    traces.append(_dots(f"videos at {names[-1]}", dots, error_y=spread, marker=marker))
+    highest = a_frame * most
     budgets = [budget for budget in budgets if highest / _BUDGET_GAPS <= budget <= highest]
-    return Figure(
-        "frames",
-        "Tokens of a video against its number of frames",
+    layout = _axes("frames", "tokens")
+    layout["shapes"] = [_budget_line(budget) for budget in budgets]
+    layout["annotations"] = [_budget_note(budget) for budget in budgets]
+    note = (
         "Lines: the mean tokens of a frame at each threshold, times frames; row markers do not count. Dots: the stored "
-        "videos' mean, with the fewest and the most. Dashed: token budgets.",
-        tuple(traces),
-        {
-            "xaxis": _axis("frames"),
-            "yaxis": _axis("tokens", rangemode="tozero"),
-            "shapes": [_budget_line(budget) for budget in budgets],
-            "annotations": [_budget_note(budget) for budget in budgets],
-        },
-        number,
+        "videos' mean, with the fewest and the most. Dashed: token budgets."
     )
+    title = "Tokens of a video against its number of frames"
+    return Figure("frames", title, note, tuple(traces), layout, number)
 
 
 def _video_tokens(number: int, found: StoreStatistics) -> Figure:
-    names = found.videos.names
     least = min((d.least for d in found.videos.tokens), default=0)
     most = max((d.most for d in found.videos.tokens), default=0)
     edges = np.unique(np.linspace(least, most + 1, _VIDEO_BINS + 1).astype(np.int64))
     middles = ((edges[:-1] + edges[1:] - 1) / 2).tolist()
-    traces = [
-        _line(
-            name,
-            list(zip(middles, spread.histogram(edges), strict=True)),
-            colour_of(i, len(names)),
-            shape="hvh",
-        )
-        for i, (name, spread) in enumerate(zip(names, found.videos.tokens, strict=True))
-    ]
-    layout = {"xaxis": _axis("tokens of a video"), "yaxis": _axis("videos", rangemode="tozero")}
-    return Figure(
-        "videos", "Tokens of a video", "Videos by their number of tokens.", tuple(traces), layout, number
-    )
+    points = (list(zip(middles, d.histogram(edges), strict=True)) for d in found.videos.tokens)
+    traces = _level_lines(found, points, shape="hvh")
+    layout = _axes("tokens of a video", "videos")
+    return Figure("videos", "Tokens of a video", "Videos by their number of tokens.", traces, layout, number)
 
 
 def _frame_tokens(number: int, found: StoreStatistics) -> Figure:
-    names, shape = found.videos.names, found.maps.shape
-    frames = max(1, found.maps.frames)
+    shape, frames = found.maps.shape, max(1, found.maps.frames)
     joined = -(-shape.frame_bins // _FRAME_BINS)
     starts = np.arange(0, shape.frame_bins, joined)
-    traces = []
-    for level, name in enumerate(names):
-        shares = 100 * np.add.reduceat(found.maps.frame_tokens[level], starts) / frames
-        middles = shape.rows + shape.frame_bin * (starts + (joined - 1) / 2)
-        points = list(zip(middles.tolist(), shares.tolist(), strict=True))
-        traces.append(_line(name, points, colour_of(level, len(names)), shape="hvh"))
-    layout = {"xaxis": _axis("tokens of a frame"), "yaxis": _axis("frames, %", rangemode="tozero")}
+    middles = (shape.rows + shape.frame_bin * (starts + (joined - 1) / 2)).tolist()
+    shares = (100 * np.add.reduceat(found.maps.frame_tokens, starts, axis=1) / frames).tolist()
+    traces = _level_lines(found, (list(zip(middles, some, strict=True)) for some in shares), shape="hvh")
     note = f"A frame has {shape.rows} tokens at least, one a row, and {shape.rows * shape.cols} at most."
-    return Figure("frame", "Tokens of a frame", note, tuple(traces), layout, number)
+    layout = _axes("tokens of a frame", "frames, %")
+    return Figure("frame", "Tokens of a frame", note, traces, layout, number)
 
 
 def _group_sizes(number: int, found: StoreStatistics) -> Figure:
-    names, cols = found.videos.names, found.maps.shape.cols
     patches = max(1, found.maps.patches)
-    traces = [
-        _line(
-            name,
-            [(size, 100 * n * size / patches) for size, n in zip(range(1, cols + 1), counts, strict=True)],
-            colour_of(level, len(names)),
-            mode="lines+markers",
-        )
-        for level, (name, counts) in enumerate(zip(names, found.maps.group_size.tolist(), strict=True))
-    ]
-    layout = {
-        "xaxis": _axis("patches of a group"),
-        "yaxis": _axis("patches in such groups, %", rangemode="tozero"),
-    }
+    points = (
+        [(size, 100 * n * size / patches) for size, n in enumerate(counts, start=1)]
+        for counts in found.maps.group_size.tolist()
+    )
+    traces = _level_lines(found, points, mode="lines+markers")
     note = "How many patches became one token; a group never spans two rows."
-    return Figure("groups", "Length of groups", note, tuple(traces), layout, number)
+    layout = _axes("patches of a group", "patches in such groups, %")
+    return Figure("groups", "Length of groups", note, traces, layout, number)
 
 
 def _parts(number: int, found: StoreStatistics) -> Figure:
-    names, maps = found.videos.names, found.maps
-    parts = len(maps.part_frames)
-    traces = []
-    for level, name in enumerate(names):
-        shown = [
-            (100 * (i + 0.5) / parts, 100 * tokens / (frames * maps.shape.rows * maps.shape.cols))
-            for i, (frames, tokens) in enumerate(
-                zip(maps.part_frames.tolist(), maps.part_tokens[level].tolist(), strict=True)
-            )
-            if frames
+    frames, a_frame = found.maps.part_frames.tolist(), found.info.grid.patches
+    points = (
+        [
+            (100 * (i + 0.5) / len(frames), 100 * tokens / (n * a_frame))
+            for i, (n, tokens) in enumerate(zip(frames, counts, strict=True))
+            if n
         ]
-        traces.append(_line(name, shown, colour_of(level, len(names)), mode="lines+markers"))
-    layout = {
-        "xaxis": _axis("place in the video, %", range=[0, 100]),
-        "yaxis": _axis("patches kept as tokens, %", rangemode="tozero"),
-    }
+        for counts in found.maps.part_tokens.tolist()
+    )
+    traces = _level_lines(found, points, mode="lines+markers")
+    layout = _axes("place in the video, %", "patches kept as tokens, %", range=[0, 100])
     note = "All videos laid over each other, in twentieths of their frames."
-    return Figure("parts", "Compression over time", note, tuple(traces), layout, number)
+    return Figure("parts", "Compression over time", note, traces, layout, number)
 
 
-def _line(name: str, points: Sequence[tuple[float, float]], colour: str, **style: Any) -> dict[str, Any]:
+Points = Sequence[tuple[float, float]]
+
+
+def _level_lines(
+    found: StoreStatistics, points: Iterable[Points], **style: Any
+) -> tuple[dict[str, Any], ...]:
+    """A line for each threshold."""
+    names = found.videos.names
+    lines = zip(names, points, strict=True)
+    return tuple(_line(name, some, colour_of(i, len(names)), **style) for i, (name, some) in enumerate(lines))
+
+
+def _line(name: str, points: Points, colour: str, **style: Any) -> dict[str, Any]:
     line = {"color": colour, "width": 2}
     line |= {key: style.pop(key) for key in ("shape", "dash") if key in style}
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": literal(name),
-        "x": [x for x, _ in points],
-        "y": [y for _, y in points],
-        "line": line,
-        **style,
-    }
+    return _trace("lines", literal(name), points) | {"line": line, **style}
+
+
+def _dots(name: str, points: Points, **style: Any) -> dict[str, Any]:
+    return _trace("markers", name, points) | style
+
+
+def _trace(mode: str, name: str, points: Points) -> dict[str, Any]:
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    return {"type": "scatter", "mode": mode, "name": name, "x": xs, "y": ys}
 
 
 def _budget_line(budget: int) -> dict[str, Any]:
@@ -270,8 +224,9 @@ def _budget_note(budget: int) -> dict[str, Any]:
     return {**place, "text": f"{budget:,}", "showarrow": False, "font": {"size": 10}}
 
 
-def _axis(title: str, **settings: Any) -> dict[str, Any]:
-    return {"title": {"text": title}, **settings}
+def _axes(x: str, y: str, **of_x: Any) -> dict[str, Any]:
+    """Titles of both axes; the vertical one begins at 0."""
+    return {"xaxis": {"title": {"text": x}, **of_x}, "yaxis": {"title": {"text": y}, "rangemode": "tozero"}}
 
 
 def _store_colour(number: int) -> str:

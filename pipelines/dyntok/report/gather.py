@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from dyntok.errors import DamageError
@@ -77,7 +78,7 @@ def gather(
     videos = VideoStatistics.empty(index.thresholds)
     for batch in index.batches(columns_read(index.thresholds)):
         videos = videos + VideoStatistics.of(batch, index.thresholds)
-    maps, shards, recounted = _maps(root, info, recompute, on_progress)
+    maps, shards, recounted = _maps(root, info, recompute, on_progress or (lambda done, all_shards: None))
     if (maps.videos, maps.frames) != (videos.totals.done, videos.totals.frames):
         raise DamageError(
             f"the shards of {root.url} hold {maps.videos} videos with {maps.frames} frames, its index names "
@@ -89,7 +90,7 @@ def gather(
 
 
 def _maps(
-    root: StoreRoot, info: DatasetInfo, recompute: bool, on_progress: Progress | None
+    root: StoreRoot, info: DatasetInfo, recompute: bool, on_progress: Progress
 ) -> tuple[MapStatistics, int, int]:
     """Counts of all shards, how many shards there are, and of how many the maps were read."""
     total = MapStatistics.empty(map_shape(info))
@@ -97,16 +98,14 @@ def _maps(
     stored = {} if recompute else dict(_stored(root))
     recounted = 0
     for number, shard in enumerate(shards):
-        if on_progress is not None:
-            on_progress(number, len(shards))
+        on_progress(number, len(shards))
         if shard in stored:
             part = load_statistics(root, info, shard, stored[shard])
         else:
             part = gather_statistics(open_shard_reader(root, info, shard), info)
             recounted += 1
         total = total + part
-    if on_progress is not None:
-        on_progress(len(shards), len(shards))
+    on_progress(len(shards), len(shards))
     return total, len(shards), recounted
 
 
@@ -114,9 +113,8 @@ def _stored(root: StoreRoot) -> Iterator[tuple[int, FileDigest]]:
     """Shards that have statistics, with their digests: from the manifest, or from the records if there is none."""
     manifest = Manifest.load(root)
     files = (
-        manifest.files if manifest is not None else (file for _, some in iter_files(root) for file in some)
+        manifest.files if manifest is not None else chain.from_iterable(some for _, some in iter_files(root))
     )
     for file in files:
-        shard = shard_of_statistics(file.path)
-        if shard is not None:
+        if (shard := shard_of_statistics(file.path)) is not None:
             yield shard, file

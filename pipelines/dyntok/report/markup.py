@@ -40,15 +40,22 @@ def joined(parts: Iterable[Markup]) -> Markup:
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: int | None = None) -> Markup:
-    """A table that scrolls sideways on narrow screens. Columns from `numbers` on are aligned to the right."""
+    """A table that scrolls sideways on narrow screens. Columns from `numbers` on are aligned to the right.
 
+    A cell that is a `td` already is taken as it is.
+    """
     first = len(headers) if numbers is None else numbers
 
-    def cells(kind: str, row: Sequence[str]) -> Markup:
-        return joined(tag(kind, cell, class_="number" if i >= first else False) for i, cell in enumerate(row))
+    def line(kind: str, row: Sequence[str]) -> Markup:
+        cells = (
+            cell
+            if isinstance(cell, Markup) and cell.startswith("<td")
+            else tag(kind, cell, class_="number" if i >= first else False)
+            for i, cell in enumerate(row)
+        )
+        return tag("tr", *cells)
 
-    head = tag("thead", tag("tr", cells("th", headers)))
-    body = tag("tbody", joined(tag("tr", cells("td", row)) for row in rows))
+    head, body = tag("thead", line("th", headers)), tag("tbody", *(line("td", row) for row in rows))
     return tag("div", tag("table", head, body), class_="scroll", tabindex="0")
 
 

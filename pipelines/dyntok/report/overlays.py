@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from dyntok.boundaries import group_sizes, lowest_edges
 from dyntok.errors import DamageError
 from dyntok.report.gather import StoreStatistics
 from dyntok.stats import Example, MapShape, MapStatistics
@@ -49,10 +49,7 @@ class Overlay:
     @property
     def aspect(self) -> float:
         """Width by height of the source; 1 where it is not known."""
-        video = self.head.meta.get("video")
-        width, height = (video.get("width"), video.get("height")) if isinstance(video, dict) else (1, 1)
-        if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
-            return 1.0
+        height, width = self.head.frame_size or (1, 1)
         return min(4.0, max(0.25, width / height))
 
     def with_images(self, images: Mapping[int, bytes]) -> Overlay:
@@ -81,20 +78,17 @@ def overlays(statistics: StoreStatistics) -> list[Overlay]:
     least = videos.least[:SHOWN_VIDEOS]
     most = [example for example in videos.most if example not in least][:SHOWN_VIDEOS]
     root, info, shape = statistics.root, statistics.info, statistics.maps.shape
-    found = []
-    for keeps, examples in (("least", least), ("most", most)):
-        for example in examples:
-            reader = open_shard_reader(root, info, example.shard)
-            found.append(_overlay(reader, example, keeps, shape))
-    return found
+    return [
+        _overlay(open_shard_reader(root, info, example.shard), example, keeps, shape)
+        for keeps, examples in (("least", least), ("most", most))
+        for example in examples
+    ]
 
 
 def _overlay(reader: ShardReader, example: Example, keeps: str, shape: MapShape) -> Overlay:
     head, groups = reader.head(example.row), reader.groups(example.row)
-    bins = begins_at(head.similarity, shape)
-    stored = bins <= shape.edges.index(groups.threshold)
-    sizes = np.diff(np.flatnonzero(stored), append=stored.size)
-    if not np.array_equal(sizes, groups.group_size):
+    bins = lowest_edges(head.similarity, shape.edges)
+    if not np.array_equal(group_sizes(bins <= shape.edges.index(groups.threshold)), groups.group_size):
         raise DamageError(
             f"the groups of {head.id!r} contradict its similarity map",
             hint="`dyntok verify` lists all damage",
@@ -104,11 +98,3 @@ def _overlay(reader: ShardReader, example: Example, keeps: str, shape: MapShape)
         Shot(t, float(head.frames.frame_pts[t]), tuple(bins[t].ravel().tolist())) for t in shown.tolist()
     )
     return Overlay(example, keeps, head, tuple(MapStatistics.of(head.similarity, shape).curve()), shots)
-
-
-def begins_at(similarity: npt.NDArray[np.float32], shape: MapShape) -> npt.NDArray[np.int64]:
-    """`[T, R, C]`: at this edge and above, the patch begins a group. Column 0, which always does, is 0."""
-    edges = np.array(shape.edges, np.float32)
-    bins = np.searchsorted(edges, similarity)
-    bins[:, :, 0] = 0
-    return bins.astype(np.int64)

@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dyntok.durable import replaced
 from dyntok.errors import StoreError, UsageError
 from dyntok.report import sections
 from dyntok.report.figures import Figure, figures_of, figures_of_all
 from dyntok.report.gather import StoreStatistics
-from dyntok.report.markup import Markup, data_block, joined, tag
+from dyntok.report.markup import Markup, data_block, joined, table, tag
 from dyntok.report.overlays import Overlay, overlays
 from dyntok.report.throughput import throughput
 from dyntok.version import __version__
@@ -52,16 +51,12 @@ def save_report(
     content = report_html(statistics, thumbnails=thumbnails, budgets=budgets).encode(
         "utf-8", "backslashreplace"
     )
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(target)
+        with replaced(target) as aside:
+            aside.write_bytes(content)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def report_html(
@@ -102,25 +97,17 @@ def _usual_budgets(found: StoreStatistics) -> tuple[int, ...]:
 
 
 def _slider(statistics: Sequence[StoreStatistics]) -> Markup:
-    headers = ["store", "tokens", "kept", "a frame", "a video"]
-    rows = (
-        tag(
-            "tr",
-            tag("td", found.root.url),
-            *(
-                tag("td", id=f"now-{kind}-{number}", class_="number")
-                for kind in ("tokens", "kept", "frame", "video")
-            ),
-        )
+    now = {"tokens": "tokens", "kept": "kept", "frame": "a frame", "video": "a video"}
+    rows = [
+        [found.root.url, *(tag("td", id=f"now-{name}-{number}", class_="number") for name in now)]
         for number, found in enumerate(statistics)
-    )
-    head = tag("tr", *(tag("th", name, class_="number" if i else False) for i, name in enumerate(headers)))
+    ]
     return tag(
         "div",
         tag("label", "threshold ", tag("output", id="threshold-value"), for_="threshold"),
         tag("span", id="threshold-note", class_="note"),
         tag("input", id="threshold", type="range", min="0", max="0", step="1"),
-        tag("div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="scroll", tabindex="0"),
+        table(["store", *now.values()], rows, numbers=1),
         class_="card slider",
     )
 

@@ -12,7 +12,7 @@ from dyntok.report.figures import Figure
 from dyntok.report.gather import StoreStatistics
 from dyntok.report.markup import Markup, joined, table, tag
 from dyntok.report.throughput import Throughput
-from dyntok.stats import Example, Totals
+from dyntok.stats import Example
 
 
 def section(name: str, title: str, *content: str | None) -> Markup:
@@ -22,20 +22,21 @@ def section(name: str, title: str, *content: str | None) -> Markup:
 
 def headline(statistics: Sequence[StoreStatistics]) -> Markup:
     """The numbers that matter most, one column a store."""
-    rows: list[list[str]] = [[""] + [found.root.url for found in statistics]]
     totals = [found.videos.totals for found in statistics]
-    rows.append(["videos done", *(f"{t.done:,}" for t in totals)])
-    rows.append(["videos failed", *(f"{t.failed:,}" for t in totals)])
-    rows.append(["frames", *(f"{t.frames:,}" for t in totals)])
-    rows.append(["length", *(hours(t.microseconds / 1e6) for t in totals)])
-    rows.append(["patches", *(f"{t.patches:,}" for t in totals)])
-    rows.append(["bytes of tokens", *(size(t.nbytes) for t in totals)])
+    rows = [
+        ["videos done", *(f"{t.done:,}" for t in totals)],
+        ["videos failed", *(f"{t.failed:,}" for t in totals)],
+        ["frames", *(f"{t.frames:,}" for t in totals)],
+        ["length", *(hours(t.microseconds / 1e6) for t in totals)],
+        ["patches", *(f"{t.patches:,}" for t in totals)],
+        ["bytes of tokens", *(size(t.nbytes) for t in totals)],
+    ]
     names = sorted({name for found in statistics for name in found.videos.names}, key=float)
     rows += [[f"kept at {name}", *(_kept(found, name) for found in statistics)] for name in names]
     if len(statistics) == 1:
-        tiles = (tag("div", tag("strong", value), tag("span", name)) for name, value in rows[1:])
+        tiles = (tag("div", tag("strong", value), tag("span", name)) for name, value in rows)
         return tag("div", *tiles, class_="tiles")
-    return table(rows[0], rows[1:], numbers=1)
+    return table(["", *(found.root.url for found in statistics)], rows, numbers=1)
 
 
 def _kept(found: StoreStatistics, name: str) -> str:
@@ -57,21 +58,19 @@ def chart(figure: Figure) -> Markup:
 
 def extremes(found: StoreStatistics) -> Markup:
     """Tables of the videos that keep least and most."""
-    names = found.videos.names
+    headers = ["video", "frames", *(f"at {name}" for name in found.videos.names)]
 
     def rows(examples: Sequence[Example]) -> list[list[str]]:
-        return [
-            [e.id, f"{e.frames:,}", *(percent(tokens, e.patches) for tokens in e.tokens)] for e in examples
-        ]
+        return [[e.id, f"{e.frames:,}", *(percent(n, e.patches) for n in e.tokens)] for e in examples]
 
-    headers = ["video", "frames", *(f"at {name}" for name in names)]
-    parts = []
-    for title, examples in (
-        ("Videos that keep the smallest share of their patches", found.videos.least),
-        ("Videos that keep the largest share", found.videos.most),
-    ):
-        parts += [tag("h3", title), table(headers, rows(examples), numbers=1)]
-    return joined(parts)
+    return joined(
+        [
+            tag("h3", "Videos that keep the smallest share of their patches"),
+            table(headers, rows(found.videos.least), numbers=1),
+            tag("h3", "Videos that keep the largest share"),
+            table(headers, rows(found.videos.most), numbers=1),
+        ]
+    )
 
 
 def breakdown(found: StoreStatistics) -> Markup | None:
@@ -80,19 +79,15 @@ def breakdown(found: StoreStatistics) -> Markup | None:
         return None
     names = found.videos.names
     headers = [found.by.column, "videos", "failed", "frames", *(f"at {name}" for name in names), "bytes"]
-
-    def row(value: str, total: Totals) -> list[str]:
-        kept = (percent(tokens, total.patches) for tokens in total.tokens)
-        return [
+    rows = [
+        [
             value,
-            f"{total.videos:,}",
-            f"{total.failed:,}",
-            f"{total.frames:,}",
-            *kept,
+            *(f"{number:,}" for number in (total.videos, total.failed, total.frames)),
+            *(percent(tokens, total.patches) for tokens in total.tokens),
             size(total.nbytes),
         ]
-
-    rows = [row(value, total) for value, total in found.by.totals.items()]
+        for value, total in found.by.totals.items()
+    ]
     return joined([tag("h3", f"Kept share by {found.by.column}"), table(headers, rows, numbers=1)])
 
 

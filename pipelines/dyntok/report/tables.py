@@ -12,20 +12,12 @@ from dyntok.errors import StoreError, UsageError
 from dyntok.report.gather import StoreStatistics
 from dyntok.stats.totals import TOKENS_PREFIX
 from dyntok.store import StoreIndex
+from dyntok.store.index import COLUMNS
 
-_COLUMNS = {
-    "id": pa.string(),
-    "source": pa.string(),
-    "status": pa.string(),
-    "error_class": pa.string(),
-    "error": pa.string(),
-    "shard": pa.int32(),
-    "frames": pa.int64(),
-    "seconds": pa.float64(),
-    "patches": pa.int64(),
-    "nbytes": pa.int64(),
-    "decoder": pa.string(),
-}
+_SHOWN = (
+    *("id", "source", "status", "error_class", "error", "shard"),
+    *("frames", "seconds", "patches", "nbytes", "decoder"),
+)
 
 
 def write_tables(statistics: Sequence[StoreStatistics], path: str) -> tuple[str, str]:
@@ -53,37 +45,27 @@ def write_tables(statistics: Sequence[StoreStatistics], path: str) -> tuple[str,
 
 def _write_videos(statistics: Sequence[StoreStatistics], path: str) -> None:
     names = sorted({name for found in statistics for name in found.videos.names}, key=float)
-    columns = {"store": pa.string(), **_COLUMNS, **{TOKENS_PREFIX + name: pa.int64() for name in names}}
-    schema = pa.schema([pa.field(name, kind) for name, kind in columns.items()])
+    tokens = {TOKENS_PREFIX + name: pa.int64() for name in names}
+    schema = pa.schema({"store": pa.string(), **{name: COLUMNS[name] for name in _SHOWN}, **tokens})
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for found in statistics:
             for batch in StoreIndex.open(found.root).batches():
-                rows = batch.num_rows
-                arrays = [
-                    pa.array([found.root.url] * rows)
-                    if name == "store"
-                    else batch.column(name)
-                    if name in batch.schema.names
-                    else pa.nulls(rows, columns[name])
-                    for name in columns
-                ]
-                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+                columns = {name: pa.nulls(batch.num_rows, schema.field(name).type) for name in schema.names}
+                columns |= {name: batch.column(name) for name in schema.names if name in batch.schema.names}
+                columns["store"] = pa.array([found.root.url] * batch.num_rows)
+                writer.write_table(pa.table(columns, schema))
 
 
 def _write_curve(statistics: Sequence[StoreStatistics], path: str) -> None:
     tables = []
     for found in statistics:
-        edges, patches = found.maps.shape.edges, found.maps.patches
-        curve = found.maps.curve()
-        tables.append(
-            pa.table(
-                {
-                    "store": [found.root.url] * len(edges),
-                    "threshold": pa.array(edges, pa.float64()),
-                    "tokens": pa.array(curve, pa.int64()),
-                    "patches": pa.array([patches] * len(edges), pa.int64()),
-                    "similarities": pa.array(found.maps.similarity, pa.int64()),
-                }
-            )
-        )
+        edges = found.maps.shape.edges
+        columns = {
+            "store": [found.root.url] * len(edges),
+            "threshold": pa.array(edges, pa.float64()),
+            "tokens": pa.array(found.maps.curve(), pa.int64()),
+            "patches": pa.array([found.maps.patches] * len(edges), pa.int64()),
+            "similarities": pa.array(found.maps.similarity, pa.int64()),
+        }
+        tables.append(pa.table(columns))
     pq.write_table(pa.concat_tables(tables), path, compression="zstd")

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from typing import Any
 
-import av
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dyntok.errors import ConfigError, RunError
+from dyntok.pictures.files import still
+from dyntok.pictures.sources import same_frames, sampling_of
 from dyntok.records import SourceRef
+from dyntok.report.columns import plan_columns
 from dyntok.report.gather import StoreStatistics
 from dyntok.report.overlays import Overlay
 from dyntok.store import StoreRoot
-from dyntok.store.index import explain_parquet
-from dyntok.store.names import PLAN_FILE
 from dyntok.video import (
     DecodeEvent,
     DecodeLimits,
@@ -31,12 +29,11 @@ from dyntok.video import (
     Finished,
     Frames,
     Opened,
-    Sampling,
 )
 
 SIDE = 252
 EACH_S, ALL_S = 20.0, 90.0
-_QUALITY = 4
+_QUANTIZER = 4
 _MOST_FRAMES = 4096
 
 
@@ -54,8 +51,7 @@ def add_thumbnails(statistics: StoreStatistics, overlays: Sequence[Overlay]) -> 
         overlay = overlays[event.task.token]
         positions = {shot.position for shot in overlay.shots}
         if isinstance(event, Opened):
-            same = np.array_equal(event.frames.frame_index, overlay.head.frames.frame_index)
-            if not (same and np.array_equal(event.frames.frame_pts, overlay.head.frames.frame_pts)):
+            if not same_frames(event.frames, overlay.head.frames):
                 images.pop(event.task.token)
         elif isinstance(event, Frames) and event.task.token in images:
             for position in positions.intersection(range(event.start, event.start + len(event.images))):
@@ -66,13 +62,13 @@ def add_thumbnails(statistics: StoreStatistics, overlays: Sequence[Overlay]) -> 
 def _decoded(config: dict[str, Any], tasks: Sequence[DecodeTask]) -> Iterator[DecodeEvent]:
     """Events of all tasks, until they have ended or the time is over."""
     try:
-        sampling = Sampling(config.get("frames"), config.get("fps"), config.get("max_frames"))
+        sampling = sampling_of(config)
     except (ConfigError, TypeError):
         return
-    limits = DecodeLimits(timeout_s=EACH_S, max_sampled_frames=_MOST_FRAMES)
     if not tasks:
         return
     until = time.monotonic() + ALL_S
+    limits = DecodeLimits(timeout_s=EACH_S, max_sampled_frames=_MOST_FRAMES)
     settings = DecodeSettings(sampling, limits, SIDE, SIDE)
     try:
         with DecodePool(settings, workers=1, max_attempts=1, queue_ahead=len(tasks)) as pool:
@@ -88,24 +84,14 @@ def _decoded(config: dict[str, Any], tasks: Sequence[DecodeTask]) -> Iterator[De
 
 def _sources(root: StoreRoot, ids: Sequence[str]) -> dict[str, SourceRef]:
     """Where the bytes of some videos are, as the plan has it."""
-    local = root.local_path(PLAN_FILE)
-    source = str(local) if local is not None else root.open_read(PLAN_FILE)
-    found: dict[str, SourceRef] = {}
-    with explain_parquet(root.where(PLAN_FILE)), pq.ParquetFile(source) as file:
-        for batch in file.iter_batches(columns=["id", "path", "offset", "length"]):
-            chosen = batch.filter(pc.is_in(batch.column("id"), value_set=pa.array(ids, pa.string())))
-            for row in chosen.to_pylist():
-                found[row["id"]] = SourceRef(row["path"], row["offset"], row["length"])
-    return found
+    wanted = pa.array(ids, pa.string())
+    return {
+        row["id"]: SourceRef(row["path"], row["offset"], row["length"])
+        for batch in plan_columns(root, ["id", "path", "offset", "length"])
+        for row in batch.filter(pc.is_in(batch.column("id"), value_set=wanted)).to_pylist()
+    }
 
 
 def jpeg(image: npt.NDArray[np.uint8]) -> bytes:
     """`[H, W, 3]` RGB as a JPEG file."""
-    encoder = av.CodecContext.create("mjpeg", "w")
-    encoder.height, encoder.width = image.shape[:2]
-    encoder.pix_fmt = "yuvj420p"
-    encoder.time_base = Fraction(1, 1)
-    encoder.qmin = encoder.qmax = _QUALITY
-    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-    packets = [*encoder.encode(frame.reformat(format="yuvj420p")), *encoder.encode(None)]
-    return b"".join(bytes(packet) for packet in packets)
+    return still(image, "mjpeg", "yuvj420p", _QUANTIZER)

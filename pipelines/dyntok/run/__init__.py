@@ -10,15 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dyntok.run.array import ArrayJob
-    from dyntok.run.encoding import encode
-    from dyntok.run.finalizing import finalize
-    from dyntok.run.planning import estimate, freeze
-    from dyntok.run.repairing import repair
-    from dyntok.run.tell.observer import RunObserver
-    from dyntok.run.watch.logs import FailedVideo, failed_videos, run_events
-    from dyntok.run.watch.reports import EncodeReport, PlanReport, StatusReport
-    from dyntok.run.watch.status import StoreWatch, status
+    from dyntok.run.array import ArrayJob as ArrayJob
+    from dyntok.run.converting import convert as convert
+    from dyntok.run.encoding import encode as encode
+    from dyntok.run.finalizing import finalize as finalize
+    from dyntok.run.planning import estimate as estimate
+    from dyntok.run.planning import freeze as freeze
+    from dyntok.run.repairing import repair as repair
+    from dyntok.run.tell.observer import RunObserver as RunObserver
+    from dyntok.run.watch.logs import FailedVideo as FailedVideo
+    from dyntok.run.watch.logs import failed_videos as failed_videos
+    from dyntok.run.watch.logs import run_events as run_events
+    from dyntok.run.watch.reports import EncodeReport as EncodeReport
+    from dyntok.run.watch.reports import PlanReport as PlanReport
+    from dyntok.run.watch.reports import StatusReport as StatusReport
+    from dyntok.run.watch.status import StoreWatch as StoreWatch
+    from dyntok.run.watch.status import status as status
 
 _WHERE = {
     "ArrayJob": "array",
@@ -28,6 +35,7 @@ _WHERE = {
     "RunObserver": "tell.observer",
     "StatusReport": "watch.reports",
     "StoreWatch": "watch.status",
+    "convert": "converting",
     "encode": "encoding",
     "estimate": "planning",
     "failed_videos": "watch.logs",
@@ -38,23 +46,7 @@ _WHERE = {
     "status": "watch.status",
 }
 
-__all__ = [
-    "ArrayJob",
-    "EncodeReport",
-    "FailedVideo",
-    "PlanReport",
-    "RunObserver",
-    "StatusReport",
-    "StoreWatch",
-    "encode",
-    "estimate",
-    "failed_videos",
-    "finalize",
-    "freeze",
-    "repair",
-    "run_events",
-    "status",
-]
+__all__ = [*_WHERE]
 
 
 def __getattr__(name: str) -> Any:

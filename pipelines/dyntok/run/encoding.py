@@ -8,26 +8,23 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from dyntok.config import EncodeConfig
-from dyntok.corpus import FrozenPlan
 from dyntok.errors import DamageError, StoreError
 from dyntok.records import VideoRow
-from dyntok.run.array import ArrayJob, open_root
+from dyntok.run.array import ArrayJob
 from dyntok.run.executors import chosen
 from dyntok.run.executors.context import RunContext
 from dyntok.run.lock import store_lock
 from dyntok.run.precision import resolve_precision
 from dyntok.run.prepare import Asked, agree, check_unchanged
 from dyntok.run.tell.monitor import RunMonitor, check_metrics_file
-from dyntok.run.tell.observer import ForwardingObserver, RunObserver, StageClock
-from dyntok.run.tell.runlog import RunLog, named_run, new_run_name
-from dyntok.run.tell.summaries import ShardSummary
-from dyntok.run.watch.outcome import Outcome, outcome, share_outcome
-from dyntok.run.watch.reports import EncodeReport
+from dyntok.run.tell.observer import Observers, RunObserver, StageClock
+from dyntok.run.tell.runlog import RunLog, new_run_name
+from dyntok.run.watch.outcome import outcome
+from dyntok.run.watch.reports import EncodeReport, Totals
 from dyntok.run.watch.survey import Survey, committed, fitting
-from dyntok.store import DatasetInfo, Manifest, StoreRoot, build_index, write_manifest
+from dyntok.store import Manifest, StoreRoot, build_index, write_manifest
 from dyntok.store.names import MARKER_FILE
 from dyntok.store.signed import digest_file
-from dyntok.vision import ModelSpec
 
 
 def encode(
@@ -61,6 +58,7 @@ def encode(
         StoreMismatchError: the store was made with other settings or inputs.
         StoreLockedError: another process writes to it.
         CheckpointError: the model cannot be loaded.
+        RunError: the device failed or is full; an executor could not go on; a video failed, with `fail_fast`.
         StoreError: writing failed; what was committed stays, and the same call resumes.
     """
     sources = [os.fspath(item) for item in inputs]
@@ -68,27 +66,29 @@ def encode(
     metrics = check_metrics_file(metrics_file) if metrics_file else None
     started = time.perf_counter()
     clock = StageClock()
-    root = open_root(out, job)
+    root = StoreRoot.open(out, create=True, scratch=job.name if job else "")
     name = new_run_name(job)
-    told = observer or RunObserver()
     with (
         store_lock(root, job),
-        named_run(name),
-        RunMonitor(root, told, clock, name=name, job=job, metrics_file=metrics) as monitor,
+        RunMonitor(root, clock, name=name, job=job, metrics_file=metrics) as monitor,
     ):
+        told = Observers(monitor, observer or RunObserver())
         root.clear_scratch()
         with clock.measure("plan"):
-            spec, info, plan = agree(root, asked, monitor)
-            share = job.shards(plan.shard_numbers) if job else list(plan.shard_numbers)
+            spec, info, plan = agree(root, asked, told)
+            share = plan.shard_numbers if job is None else job.shards(plan.shard_numbers)
             kept = committed(root, plan, share)
             pending = sorted(set(share) - {summary.shard for summary in kept})
             if job and sources:
                 check_unchanged(root, plan, pending)
-        before = _outcome(plan, share, kept, job)
-        monitor.planned(before.videos, before.done + before.failed, len(share), len(kept))
+        own = set(share) if job else None
+        before = outcome(plan, kept, own)
+        told.planned(before.videos, before.done + before.failed, len(share), len(kept))
         if pending:
             monitor.remember(kept)
-            _encode_pending(root, asked.config, spec, info, plan, pending, monitor, clock)
+            log = RunLog(root, name)
+            told = Observers(_Logging(log, clock), told)
+            _encode_pending(RunContext(root, asked.config, spec, info, plan, told, clock, log), pending)
         elif spec.has_row_marker and not _marker_is_sound(root):
             _write_row_marker(root, asked.config, clock)
         if job is None:
@@ -96,55 +96,29 @@ def encode(
                 build_index(root, plan.entries())
                 write_manifest(root)
         now = Survey(root, [*kept, *monitor.summaries]).summaries()
-        after = _outcome(
-            plan, share, [s for s in fitting(now, plan) if not job or s.shard in set(share)], job
-        )
+        after = outcome(plan, fitting(now, plan), own)
     return EncodeReport(
+        **after.of(Totals),
         out=root.url,
-        videos=after.videos,
-        done=after.done,
-        failed=after.failed,
         already=before.done + before.failed,
         shards=len(share),
-        frames=after.frames,
-        patches=after.patches,
-        tokens=after.tokens,
-        bytes=after.bytes,
         seconds=time.perf_counter() - started,
         stage_seconds=clock.seconds(),
-        failures=after.failures,
         job_index=job.index if job else None,
         num_jobs=job.count if job else None,
     )
 
 
-def _outcome(
-    plan: FrozenPlan, share: Sequence[int], summaries: Sequence[ShardSummary], job: ArrayJob | None
-) -> Outcome:
-    return share_outcome(plan, share, summaries) if job else outcome(plan, summaries)
-
-
-def _encode_pending(
-    root: StoreRoot,
-    config: EncodeConfig,
-    spec: ModelSpec,
-    info: DatasetInfo,
-    plan: FrozenPlan,
-    pending: Sequence[int],
-    observer: RunObserver,
-    clock: StageClock,
-) -> None:
+def _encode_pending(context: RunContext, pending: Sequence[int]) -> None:
+    config, clock, log = context.config, context.clock, context.log
     executor = chosen(config)
-    log = RunLog(root)
     log.write(
         "start",
         config=config.model_dump(mode="json"),
-        software=info.software,
+        software=context.info.software,
         pending=len(pending),
         executor=executor,
     )
-    watched = _LoggingObserver(observer, log, clock)
-    context = RunContext(root, config, spec, info, plan, watched, clock, log)
     try:
         if executor == "ray":
             from dyntok.run.executors.ray.run import run
@@ -184,22 +158,18 @@ def _marker_is_sound(root: StoreRoot) -> bool:
     return not written or digest_file(root, MARKER_FILE) in written
 
 
-class _LoggingObserver(ForwardingObserver):
-    """Passes on to the caller's observer and keeps the log."""
+class _Logging(RunObserver):
+    """Keeps the log."""
 
-    def __init__(self, inner: RunObserver, log: RunLog, clock: StageClock) -> None:
-        super().__init__(inner)
+    def __init__(self, log: RunLog, clock: StageClock) -> None:
         self._log, self._clock = log, clock
 
     def note(self, text: str) -> None:
         self._log.write("note", text=text)
-        super().note(text)
 
     def video(self, row: VideoRow) -> None:
         if row.status == "failed":
             self._log.write("failed", id=row.id, error_class=row.error_class, error=row.error)
-        super().video(row)
 
     def shard(self, shard: int, bytes_written: int) -> None:
         self._log.write("shard", shard=shard, bytes=bytes_written, stage_seconds=self._clock.seconds())
-        super().shard(shard, bytes_written)

@@ -10,10 +10,11 @@ record comes last, do no harm.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -22,7 +23,7 @@ from dyntok.errors import StoreError, StoreLockedError
 from dyntok.run.array import ArrayJob
 from dyntok.store import StoreRoot
 from dyntok.store.names import LOCK_FILE, SCRATCH_FOLDER
-from dyntok.store.root import store_error
+from dyntok.store.root import explain_os_error
 
 try:
     import fcntl
@@ -70,29 +71,24 @@ def store_lock(root: StoreRoot, job: ArrayJob | None = None) -> Iterator[None]:
         StoreLockedError: a whole run, the same job, or (for a whole run) any job writes to this store, or jobs of an
             array of another size do.
     """
-    if root.local_path(LOCK_FILE) is None or fcntl is None:
+    path = root.local_path(LOCK_FILE)
+    if path is None or fcntl is None:
         yield
         return
-    with _opened(root, LOCK_FILE) as whole:
-        if job is None:
-            if not _take(whole, fcntl.LOCK_EX):
-                raise _refused(root, writers(root))
-            yield
-            return
-        if not _take(whole, fcntl.LOCK_SH):
-            raise _refused(root, Writers(whole=True))
-        with _job_lock(root, job):
+    with _opened(root, path) as whole:
+        if not _take(whole, fcntl.LOCK_SH if job else fcntl.LOCK_EX):
+            raise _refused(root, Writers(whole=True) if job else writers(root))
+        with _job_lock(root, path.parent / SCRATCH_FOLDER, job) if job else nullcontext():
             yield
 
 
 @contextmanager
-def _job_lock(root: StoreRoot, job: ArrayJob) -> Iterator[None]:
-    folder = _scratch(root)
-    with _opened(root, f"{SCRATCH_FOLDER}/{job.name}.lock") as own:
-        with _opened(root, f"{SCRATCH_FOLDER}/jobs.lock") as door:
+def _job_lock(root: StoreRoot, folder: Path, job: ArrayJob) -> Iterator[None]:
+    with _opened(root, folder / f"{job.name}.lock") as own:
+        with _opened(root, folder / "jobs.lock") as door:
             # Jobs pass the door in milliseconds.
             if not _take(door, fcntl.LOCK_EX, patience_s=60.0):
-                raise StoreError(f"cannot lock {folder / 'jobs.lock'}: another job holds it for a minute")
+                raise StoreError(f"cannot lock {door.name}: another job holds it for a minute")
             others = [other for other in _live_jobs(folder) if other.count != job.count]
             if others:
                 raise StoreLockedError(
@@ -107,11 +103,11 @@ def _job_lock(root: StoreRoot, job: ArrayJob) -> Iterator[None]:
 @contextmanager
 def plan_lock(root: StoreRoot, on_wait: Callable[[str], None]) -> Iterator[None]:
     """Hold the right to freeze the plan among the jobs of an array; waits for it, and says so once."""
-    if root.local_path(LOCK_FILE) is None or fcntl is None:
+    path = root.local_path(f"{SCRATCH_FOLDER}/plan.lock")
+    if path is None or fcntl is None:
         yield
         return
-    _scratch(root)
-    with _opened(root, f"{SCRATCH_FOLDER}/plan.lock") as handle:
+    with _opened(root, path) as handle:
         if not _take(handle, fcntl.LOCK_EX, patience_s=0.0):
             on_wait("another job is making the plan")
             while not _take(handle, fcntl.LOCK_EX, patience_s=0.0):
@@ -127,11 +123,6 @@ def writers(root: StoreRoot) -> Writers:
     return Writers(_is_held(path), tuple(_live_jobs(path.parent / SCRATCH_FOLDER)))
 
 
-def is_locked(root: StoreRoot) -> bool:
-    """Whether a process holds a lock of the store now; always False on object stores."""
-    return bool(writers(root))
-
-
 def _live_jobs(folder: Path) -> list[ArrayJob]:
     """Jobs whose lock is held, rising."""
     found: list[ArrayJob] = []
@@ -145,11 +136,7 @@ def _live_jobs(folder: Path) -> list[ArrayJob]:
 
 def _is_held(path: Path) -> bool:
     """Whether a process holds the file's lock alone."""
-    try:
-        handle = open(path, encoding="utf-8")  # noqa: SIM115 - closed below
-    except OSError:
-        return False
-    with handle:
+    with suppress(OSError), open(path, encoding="utf-8") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
@@ -157,18 +144,18 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-@contextmanager
-def _opened(root: StoreRoot, name: str) -> Iterator[TextIO]:
-    path = root.local_path(name)
-    if path is None:
-        raise ValueError(f"{root.url} has no files to lock")
-    try:
-        # Over NFS, sharing a lock needs the right to read and holding it alone that to write.
-        handle = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise store_error(error, root.url, "write to") from error
-    with handle:
-        yield handle
+def _opened(root: StoreRoot, path: Path) -> TextIO:
+    """A file to lock, made in a folder that may be missing. Raises StoreError."""
+    with explain_os_error(root.url, "write to"):
+        if path.parent.name == SCRATCH_FOLDER:
+            path.parent.mkdir(exist_ok=True)
+        try:
+            # Over NFS, sharing a lock needs the right to read and holding it alone that to write.
+            return open(path, "a+", encoding="utf-8")
+        except PermissionError:
+            if not os.access(path, os.R_OK):
+                raise
+            return open(path, encoding="utf-8")  # another user's
 
 
 def _take(handle: TextIO, how: int, patience_s: float = PATIENCE_S) -> bool:
@@ -184,17 +171,6 @@ def _take(handle: TextIO, how: int, patience_s: float = PATIENCE_S) -> bool:
         if time.monotonic() >= until:
             return False
         time.sleep(_POLL_S)
-
-
-def _scratch(root: StoreRoot) -> Path:
-    folder = root.local_path(SCRATCH_FOLDER)
-    if folder is None:
-        raise ValueError(f"{root.url} has no local scratch folder")
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise store_error(error, root.url, "write to") from error
-    return folder
 
 
 def _refused(root: StoreRoot, holders: Writers) -> StoreLockedError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -95,7 +94,8 @@ def _frames(plan: FrozenPlan, config: EncodeConfig, probe: int, settings: Decode
     if config.frames is not None:
         return 0, plan.videos * config.frames
     counts = []
-    for entry in islice(plan.entries(), 0, None, max(1, plan.videos // max(1, probe))):
+    number = min(probe, plan.rows)
+    for entry in (plan.entry(i * plan.rows // number) for i in range(number)):
         if entry.size_bytes is None:
             continue
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -15,13 +15,14 @@ from dyntok.corpus import (
     FrozenPlan,
     PlanDifference,
     append_entries,
+    compare_plan,
     fingerprint_like,
     freeze_plan,
     list_inputs,
 )
 from dyntok.corpus.pooled import ordered_map
 from dyntok.errors import InputError, StoreMismatchError, UsageError
-from dyntok.records import PlanEntry, VideoRow
+from dyntok.records import PlanEntry
 from dyntok.run.array import ArrayJob
 from dyntok.run.estimates import expected_bytes, expected_frames
 from dyntok.run.lock import plan_lock
@@ -126,7 +127,7 @@ def _freeze(root: StoreRoot, asked: Asked, info: DatasetInfo, observer: RunObser
     try:
         listed = list_inputs(asked.inputs, on_skip=observer.skipped)
         with explain_os_error(root.where(PLAN_FILE), "make"):
-            freeze_plan(listed, frozen, on_progress=_added_up(observer), **packing(asked.config, info))
+            freeze_plan(listed, frozen, on_progress=observer.listing, **packing(asked.config, info))
         if root.is_local:
             if not has_shards:
                 info.save(root)
@@ -159,8 +160,8 @@ def _kept_or_grown(
     new = 0
     if asked.inputs:
         listed = list_inputs(asked.inputs, on_skip=observer.skipped)
-        difference = plan.compare(listed, full_fingerprint=config.full_fingerprint)
-        check_difference(root, difference, asked.extend, failed)
+        difference = compare_plan(plan, listed, full_fingerprint=config.full_fingerprint, mended=failed)
+        check_difference(root, difference, asked.extend)
         new = difference.new_count
     if not new and not failed:
         return plan
@@ -172,7 +173,7 @@ def _kept_or_grown(
     appended = root.scratch_dir() / "plan.parquet"
     with explain_os_error(root.where(PLAN_FILE), "make"):
         append_entries(
-            plan, chain(*additions), appended, on_progress=_added_up(observer), **packing(config, info)
+            plan, chain(*additions), appended, on_progress=observer.listing, **packing(config, info)
         )
     plan.close()
     # A complete store becomes an incomplete one before its plan grows.
@@ -199,36 +200,20 @@ def _now(entry: PlanEntry) -> tuple[PlanEntry, str | None]:
     return entry, fingerprint_like(entry.ref, entry.fingerprint or "")
 
 
-def check_difference(
-    root: StoreRoot, difference: PlanDifference, extend: bool, failed: dict[str, VideoRow]
-) -> None:
+def check_difference(root: StoreRoot, difference: PlanDifference, extend: bool) -> None:
     """Raise StoreMismatchError unless the listed inputs fit the plan."""
-    excused = sum(item.id in failed for item in difference.changed)
-    if difference.changed_count > excused:
-        example = next((item.id for item in difference.changed if item.id not in failed), "")
+    if difference.changed:
         raise StoreMismatchError(
-            f"{difference.changed_count - excused} inputs are not those that {root.url} was planned with, "
-            f"for example {example}",
+            f"{difference.changed_count} inputs are not those that {root.url} was planned with, "
+            f"for example {difference.changed[0]}",
             hint="restore the files, or encode into another --out; failed videos may be mended with --retry-failed",
         )
     if difference.new_count and not extend:
         raise StoreMismatchError(
             f"{difference.new_count} inputs are not in the plan of {root.url}, "
-            f"for example {difference.new[0].id}",
+            f"for example {difference.new[0]}",
             hint="add --extend to encode them into new shards",
         )
-
-
-def _added_up(observer: RunObserver) -> Callable[[int], None]:
-    """From increments to the total so far."""
-    total = 0
-
-    def more(videos: int) -> None:
-        nonlocal total
-        total += videos
-        observer.listing(total)
-
-    return more
 
 
 def packing(config: EncodeConfig, info: DatasetInfo) -> dict[str, Any]:

@@ -14,5 +14,8 @@ def repair(out: str) -> RepairReport:
         StoreError: there is no store, or it cannot be read or written.
         StoreLockedError: another process writes to it.
     """
-    with store_lock(StoreRoot.open(out)):
-        return repair_store(out)
+    root = StoreRoot.open(out)
+    with store_lock(root):
+        report = repair_store(out)
+        root.clear_scratch()  # not before `out` is known to be a store
+        return report

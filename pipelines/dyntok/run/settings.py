@@ -49,7 +49,7 @@ def software_versions() -> dict[str, str]:
 def decode_settings(config: EncodeConfig, spec: ModelSpec) -> DecodeSettings:
     """What the decode processes need."""
     return DecodeSettings(
-        sampling=sampling(config),
+        sampling=Sampling(frames=config.frames, fps=config.fps, max_frames=config.max_frames),
         limits=DecodeLimits(
             max_pixels=config.max_pixels,
             max_seconds=config.max_seconds,
@@ -62,10 +62,6 @@ def decode_settings(config: EncodeConfig, spec: ModelSpec) -> DecodeSettings:
         backend=config.decoder,
         input_cache_bytes=config.input_cache,
     )
-
-
-def sampling(config: EncodeConfig) -> Sampling:
-    return Sampling(frames=config.frames, fps=config.fps, max_frames=config.max_frames)
 
 
 def decode_workers(config: EncodeConfig) -> int:

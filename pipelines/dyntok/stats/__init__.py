@@ -1,7 +1,7 @@
 """Statistics that add up: gathered in parts, combined in any order, then described.
 
 Counts are integers of a size that does not grow with the number of videos, so that parts gathered by one worker or by
-fifty give the same bytes. Imports numpy and pyarrow, and no other package of dyntok.
+fifty give the same bytes. Imports numpy, pyarrow and `dyntok.boundaries`, and nothing else of dyntok.
 """
 
 from dyntok.stats.distribution import Distribution

@@ -12,6 +12,13 @@ Integers = npt.NDArray[np.int64]
 _BITS = 14
 
 
+def leading_bits(numbers: Integers, bits: int) -> Integers:
+    """Non-negative integers below 2^53, each rounded down to so many leading bits."""
+    shift = np.maximum(0, np.frexp(numbers.astype(np.float64))[1].astype(np.int64) - bits)
+    rounded: Integers = (numbers >> shift) << shift
+    return rounded
+
+
 @dataclass(frozen=True, slots=True)
 class Distribution:
     """Counts of non-negative integers, exact below 16,384 and to one part in 8,192 above.
@@ -38,11 +45,8 @@ class Distribution:
         if not len(numbers):
             return cls.empty()
         numbers = np.asarray(numbers, np.int64)
-        shift = np.maximum(0, np.frexp(numbers.astype(np.float64))[1].astype(np.int64) - _BITS)
-        values, counts = np.unique((numbers >> shift) << shift, return_counts=True)
-        return cls(
-            values, counts.astype(np.int64), int(numbers.sum()), int(numbers.min()), int(numbers.max())
-        )
+        values, counts = np.unique(leading_bits(numbers, _BITS), return_counts=True)
+        return cls(values, counts, int(numbers.sum()), int(numbers.min()), int(numbers.max()))
 
     def __add__(self, other: Distribution) -> Distribution:
         if not len(self) or not len(other):

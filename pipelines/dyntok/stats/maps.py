@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dyntok.boundaries import FRAMES_AT_ONCE, boundaries, group_sizes, lowest_edges
+
 Counts = npt.NDArray[np.int64]
 
 PARTS = 20
 _STEPS = 200
 _MOST_FRAME_BINS = 1024
-# Bounds the temporaries; the result does not depend on it.
-_FRAMES_AT_ONCE = 512
 _MEMBERS = ("similarity", "group_size", "frame_tokens", "part_frames", "part_tokens")
 
 
@@ -92,25 +92,21 @@ class MapStatistics:
             raise ValueError(f"the map is {similarity.shape}, the grid {shape.rows} x {shape.cols}")
         total = cls.empty(shape)
         frames = len(similarity)
-        edges = np.array(shape.edges, np.float32)
         parts = np.arange(frames) * PARTS // max(1, frames)
         total.part_frames[:] = np.bincount(parts, minlength=PARTS)
-        for first in range(0, frames, _FRAMES_AT_ONCE):
-            some = slice(first, first + _FRAMES_AT_ONCE)
+        for first in range(0, frames, FRAMES_AT_ONCE):
+            some = slice(first, first + FRAMES_AT_ONCE)
             values = similarity[some]
-            # The first edge that a similarity does not exceed: what merges at an edge lies above it.
-            places = np.searchsorted(edges, values[:, :, 1:].ravel())
-            total.similarity[:] += np.bincount(places, minlength=len(edges))[: len(edges)]
+            lowest = lowest_edges(values, shape.edges)[:, :, 1:].ravel()
+            total.similarity[:] += np.bincount(lowest, minlength=len(shape.edges))[: len(shape.edges)]
             for level, threshold in enumerate(shape.thresholds):
-                begins = ~(values > np.float32(threshold))
-                begins[:, :, 0] = True
-                sizes = np.diff(np.flatnonzero(begins), append=begins.size)
-                total.group_size[level] += np.bincount(sizes, minlength=shape.cols + 1)[1:]
+                begins = boundaries(values, threshold)
+                total.group_size[level] += np.bincount(group_sizes(begins), minlength=shape.cols + 1)[1:]
                 tokens = begins.sum((1, 2))
                 bins = (tokens - shape.rows) // shape.frame_bin
                 total.frame_tokens[level] += np.bincount(bins, minlength=shape.frame_bins)
                 np.add.at(total.part_tokens[level], parts[some], tokens)
-        return cls(shape, 1, frames, **{name: getattr(total, name) for name in _MEMBERS})
+        return replace(total, videos=1, frames=frames)
 
     def __add__(self, other: MapStatistics) -> MapStatistics:
         """Of both. Raises ValueError where grid or thresholds differ."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import numpy.typing as npt
 Columns = dict[str, npt.NDArray[Any]]
 MICROSECONDS = 1_000_000
 TOKENS_PREFIX = "tokens_"
+_STATUSES, _SUMMED = ("done", "failed", "pending"), ("frames", "microseconds", "patches", "nbytes")
+_NUMBERS = ("videos", *_STATUSES, *_SUMMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,8 @@ class Totals:
 
         done = columns["done"]
         every = np.ones(len(done), np.bool_)
-        found = {name: sums(columns[name], done) for name in ("frames", "microseconds", "patches", "nbytes")}
-        found |= {status: sums(every, columns[status]) for status in ("done", "failed", "pending")}
+        found = {name: sums(columns[name], done) for name in _SUMMED}
+        found |= {status: sums(every, columns[status]) for status in _STATUSES}
         found["videos"] = sums(every, every)
         tokens = [sums(columns[TOKENS_PREFIX + name], done) for name in names]
         return [
@@ -64,21 +66,15 @@ class Totals:
         ]
 
     def __add__(self, other: Totals) -> Totals:
-        sums = {
-            f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.type == "int"
-        }
+        numbers = {name: getattr(self, name) + getattr(other, name) for name in _NUMBERS}
         tokens = tuple(a + b for a, b in zip(self.tokens, other.tokens, strict=True))
-        return Totals(tokens=tokens, **sums)
+        return Totals(**numbers, tokens=tokens)
 
     def to_json(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Sums, seconds, and the share of the patches that is kept at each threshold (null without patches)."""
         kept = [tokens / self.patches if self.patches else None for tokens in self.tokens]
         return {
-            "videos": self.videos,
-            "done": self.done,
-            "failed": self.failed,
-            "pending": self.pending,
-            "frames": self.frames,
+            **{name: getattr(self, name) for name in ("videos", *_STATUSES, "frames")},
             "seconds": self.microseconds / MICROSECONDS,
             "patches": self.patches,
             "bytes": self.nbytes,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dyntok.stats.distribution import Distribution
+from dyntok.stats.distribution import Distribution, leading_bits
 from dyntok.stats.totals import MICROSECONDS, TOKENS_PREFIX, Columns, Totals
 
 # What is looked at of a row, besides its tokens.
@@ -25,6 +27,7 @@ EXAMPLES = 3
 MOST_NAMES = 64
 PPM = 1_000_000
 _FRAME_BITS = 5
+_OF_EXAMPLE = ("id", "shard", "row", "frames", "seconds", "patches", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,8 @@ class VideoStatistics:
     def __add__(self, other: VideoStatistics) -> VideoStatistics:
         if self.names != other.names:
             raise ValueError(f"thresholds {self.names} and {other.names} do not add up")
-        classes = sorted({*self.failures, *other.failures})[:MOST_NAMES]
+        mine, others = self.failures, other.failures
+        classes = sorted({*mine, *others})[:MOST_NAMES]
         return VideoStatistics(
             names=self.names,
             totals=self.totals + other.totals,
@@ -116,7 +120,9 @@ class VideoStatistics:
             decoders=_joined(self.decoders, other.decoders),
             error_classes=_joined(self.error_classes, other.error_classes),
             failures={
-                name: _first(EXAMPLES, (*self.failures.get(name, ()), *other.failures.get(name, ())))
+                name: tuple(
+                    heapq.nsmallest(EXAMPLES, mine.get(name, ()) + others.get(name, ()), attrgetter("id"))
+                )
                 for name in classes
             },
             least=_smallest((*self.least, *other.least), 1),
@@ -147,17 +153,16 @@ def _counted(column: pa.Array) -> dict[str, int]:
 
 def _joined(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     """Sums by name; at most `MOST_NAMES` of them, the rest under the empty name."""
-    names = sorted({*one, *other} - {""})
-    sums = {name: one.get(name, 0) + other.get(name, 0) for name in names[:MOST_NAMES]}
-    rest = sum(one.get(name, 0) + other.get(name, 0) for name in (*names[MOST_NAMES:], ""))
-    return sums | ({"": rest} if rest else {})
+    sums = Counter(one) + Counter(other)
+    named = {name: sums[name] for name in sorted(sums.keys() - {""})[:MOST_NAMES]}
+    rest = sums.total() - sum(named.values())
+    return named | ({"": rest} if rest else {})
 
 
 def _by_frames(
     frames: npt.NDArray[np.int64], tokens: list[npt.NDArray[np.int64]]
 ) -> dict[int, tuple[int, ...]]:
-    shift = np.maximum(0, np.frexp(frames.astype(np.float64))[1].astype(np.int64) - _FRAME_BITS)
-    bins = (frames >> shift) << shift
+    bins = leading_bits(frames, _FRAME_BITS)
     found = {}
     for key in np.unique(bins).tolist():
         inside = bins == key
@@ -172,15 +177,11 @@ def _by_frames(
 def _joined_frames(
     one: dict[int, tuple[int, ...]], other: dict[int, tuple[int, ...]]
 ) -> dict[int, tuple[int, ...]]:
-    joined = dict(one)
-    for key, values in other.items():
-        if key in joined:
-            mine = joined[key]
-            how = (sum, min, max)
-            rest = tuple(how[i % 3](pair) for i, pair in enumerate(zip(mine[2:], values[2:], strict=True)))
-            joined[key] = (mine[0] + values[0], mine[1] + values[1], *rest)
-        else:
-            joined[key] = values
+    joined = one | other
+    for key in one.keys() & other.keys():
+        # Videos and frames add up; of each threshold there are a sum, the fewest and the most.
+        pairs = enumerate(zip(one[key], other[key], strict=True), start=1)
+        joined[key] = tuple(sum(pair) if i < 3 else (sum, min, max)[i % 3](pair) for i, pair in pairs)
     return dict(sorted(joined.items()))
 
 
@@ -190,12 +191,8 @@ def _failures(batch: pa.RecordBatch, names: tuple[str, ...]) -> dict[str, tuple[
     first: dict[str, list[tuple[str, int]]] = {}
     for name, video_id, position in zip(classes, ids, failed.to_pylist(), strict=True):
         first.setdefault(name, []).append((video_id, position))
-    return {
-        name: tuple(
-            _example(batch, names, position) for _, position in heapq.nsmallest(EXAMPLES, first[name])
-        )
-        for name in sorted(first)[:MOST_NAMES]
-    }
+    chosen = {name: heapq.nsmallest(EXAMPLES, first[name]) for name in sorted(first)[:MOST_NAMES]}
+    return {name: tuple(_example(batch, names, place) for _, place in some) for name, some in chosen.items()}
 
 
 def _extremes(
@@ -203,7 +200,8 @@ def _extremes(
 ) -> tuple[Example, ...]:
     if not len(done):
         return ()
-    limit = np.partition(share, min(EXTREMES, len(share)) - 1)[min(EXTREMES, len(share)) - 1]
+    last = min(EXTREMES, len(share)) - 1
+    limit = np.partition(share, last)[last]
     places = np.flatnonzero(share <= limit)
     ids = batch.column("id").take(pa.array(done[places])).to_pylist()
     chosen = heapq.nsmallest(EXTREMES, zip(share[places].tolist(), ids, done[places].tolist(), strict=True))
@@ -212,20 +210,8 @@ def _extremes(
 
 def _example(batch: pa.RecordBatch, names: tuple[str, ...], position: int) -> Example:
     row: dict[str, Any] = batch.slice(position, 1).to_pylist()[0]
-    return Example(
-        id=row["id"],
-        shard=row["shard"],
-        row=row["row"],
-        frames=row["frames"],
-        seconds=row["seconds"],
-        patches=row["patches"],
-        tokens=tuple(row[TOKENS_PREFIX + name] for name in names),
-        error=row["error"],
-    )
-
-
-def _first(count: int, examples: Iterable[Example]) -> tuple[Example, ...]:
-    return tuple(heapq.nsmallest(count, examples, key=lambda example: example.id))
+    tokens = tuple(row[TOKENS_PREFIX + name] for name in names)
+    return Example(tokens=tokens, **{name: row[name] for name in _OF_EXAMPLE})
 
 
 def _smallest(examples: Iterable[Example], sign: int) -> tuple[Example, ...]:

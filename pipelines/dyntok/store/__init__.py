@@ -1,19 +1,21 @@
-"""The store: its format, records, writers, readers, index, verification and conversion.
+"""The store: its format, records, index and shards; verification, repair and conversion.
 
-Knows bytes and arrays, and nothing of videos, models or the operator's arithmetic. May import `dyntok.records`,
-`dyntok.errors`, the standard library and third-party packages.
+Knows bytes and arrays, and nothing of videos, models or the operator's arithmetic. Imports `dyntok.records`, `errors`,
+`durable`, `urls`, `objects` and `stats`, and third-party packages: torch only in `as_torch`, zarr only in `zarr`.
+
+The files right here know how a shard looks inside only through `ShardReader` and `ShardWriter`; `formats` opens the one
+that a store has. The rooms `tar` and `zarr` import these files, but not `formats`, and not each other. The room `care`
+imports everything; nothing in the store imports it but this head, which exports what other packages use most.
 """
 
 from dyntok.store.care.conversion import ConvertReport, convert
-from dyntok.store.care.findings import FINDING_KINDS, Finding, VerifyReport
-from dyntok.store.care.repair import Mended, RepairReport, repair
+from dyntok.store.care.findings import VerifyReport
+from dyntok.store.care.repair import RepairReport, repair
 from dyntok.store.care.verification import verify
 from dyntok.store.completion import (
     CompletionRecord,
     completed_shards,
     failed_row,
-    iter_records,
-    load_records,
     plan_digest,
 )
 from dyntok.store.dataset import DatasetInfo
@@ -22,38 +24,26 @@ from dyntok.store.index import StoreIndex
 from dyntok.store.index_build import build_index
 from dyntok.store.manifest import Manifest, write_manifest
 from dyntok.store.names import (
-    FORMAT_VERSION,
-    level_suffix,
     sample_key,
-    shard_data_path,
-    shard_name,
     threshold_name,
 )
-from dyntok.store.reader import ShardReader, sample_of
+from dyntok.store.reader import ShardReader
 from dyntok.store.root import StoreRoot
-from dyntok.store.samples import LevelGroups, StoredLevel, StoredVideo, VideoHead
+from dyntok.store.samples import VideoHead
 from dyntok.store.statistics import gather_statistics, load_statistics, map_shape
 from dyntok.store.tensorfile import as_torch, parse_safetensors, save_tensors
-from dyntok.store.writer import ShardContent, ShardWriter, commit_shard
+from dyntok.store.writer import ShardWriter, commit_shard
 
 __all__ = [
-    "FINDING_KINDS",
-    "FORMAT_VERSION",
     "CompletionRecord",
     "ConvertReport",
     "DatasetInfo",
-    "Finding",
-    "LevelGroups",
     "Manifest",
-    "Mended",
     "RepairReport",
-    "ShardContent",
     "ShardReader",
     "ShardWriter",
     "StoreIndex",
     "StoreRoot",
-    "StoredLevel",
-    "StoredVideo",
     "VerifyReport",
     "VideoHead",
     "as_torch",
@@ -63,9 +53,6 @@ __all__ = [
     "convert",
     "failed_row",
     "gather_statistics",
-    "iter_records",
-    "level_suffix",
-    "load_records",
     "load_statistics",
     "map_shape",
     "open_shard_reader",
@@ -74,10 +61,7 @@ __all__ = [
     "plan_digest",
     "repair",
     "sample_key",
-    "sample_of",
     "save_tensors",
-    "shard_data_path",
-    "shard_name",
     "threshold_name",
     "verify",
     "write_manifest",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from dyntok.errors import DamageError, StoreError
 from dyntok.records import FileDigest, PlanEntry, VideoRow
@@ -30,23 +30,8 @@ MAX_RECORD_BYTES = 2**30
 _RECORDS_AT_ONCE = 16
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 _ROW_TYPES: dict[str, type | tuple[type, ...]] = {
-    "id": str,
-    "key": str,
-    "source": str,
-    "position": int,
-    "status": str,
-    "attempt": int,
-    "error_class": str,
-    "error": str,
-    "row": int,
-    "offset": int,
-    "nbytes": int,
-    "frames": int,
-    "seconds": (int, float),
-    "patches": int,
-    "tokens": dict,
-    "decoder": str,
-    "checksum": str,
+    name: (int, float) if kind is float else get_origin(kind) or kind
+    for name, kind in get_type_hints(VideoRow).items()
 }
 _OPTIONAL = {"checksum": ""}
 # Records are written with sorted keys, and JSON knows few types: nearly every row has one of these shapes.
@@ -135,11 +120,11 @@ class CompletionRecord:
     @classmethod
     def from_bytes(cls, data: bytes, shard: int, where: str) -> CompletionRecord:
         """The record of a shard from its file's content. Raises DamageError if it is torn or damaged."""
-        return cls.from_content(parse_record(data, where), shard, where)
+        return cls.from_content(unsign_versioned(data, where), shard, where)
 
     @classmethod
     def from_content(cls, content: dict[str, Any], shard: int, where: str) -> CompletionRecord:
-        """The record of a shard from what `parse_record` gave. Raises DamageError."""
+        """The record of a shard from what `unsign_versioned` gave. Raises DamageError."""
         try:
             record = cls(
                 shard=content["shard"],
@@ -151,11 +136,6 @@ class CompletionRecord:
         except (KeyError, TypeError, ValueError, StoreError) as error:
             raise DamageError(f"{where} is no valid completion record: {error}") from error
         return record
-
-
-def parse_record(data: bytes, where: str) -> dict[str, Any]:
-    """A record's JSON, whole and of this format, its fields not looked at. Raises DamageError, StoreVersionError."""
-    return unsign_versioned(data, where)
 
 
 def plan_digest(entries: Iterable[PlanEntry]) -> str:
@@ -177,13 +157,6 @@ def completed_shards(root: StoreRoot) -> tuple[int, ...]:
     """Numbers of the shards that have a record file, rising; `CompletionRecord.load` says whether it is valid."""
     shards = (shard_of_record(path) for path in root.list(SHARD_FOLDER))
     return tuple(sorted(shard for shard in shards if shard is not None))
-
-
-def iter_records(root: StoreRoot) -> Iterator[CompletionRecord]:
-    """Every valid completion record, by shard; a few in memory at a time."""
-    for _, record in load_records(root, completed_shards(root)):
-        if record is not None:
-            yield record
 
 
 def load_records(root: StoreRoot, shards: Iterable[int]) -> Iterator[tuple[int, CompletionRecord | None]]:
@@ -214,7 +187,7 @@ def iter_files(root: StoreRoot) -> Iterator[tuple[int, tuple[FileDigest, ...]]]:
     for shard in completed_shards(root):
         where = root.where(record_path(shard))
         with suppress(DamageError):
-            content = parse_record(root.read_bytes(record_path(shard), MAX_RECORD_BYTES), where)
+            content = unsign_versioned(root.read_bytes(record_path(shard), MAX_RECORD_BYTES), where)
             yield shard, CompletionRecord.from_content({**content, "videos": []}, shard, where).files
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dyntok.errors import DamageError, StoreError, StoreVersionError
@@ -78,21 +78,9 @@ class DatasetInfo:
 
     def to_json(self) -> dict[str, Any]:
         """As `dataset.json` has it, without its digest."""
-        return {
-            "format_version": self.format_version,
-            "config": self.config,
-            "config_hash": self.config_hash,
-            "model": self.model,
-            "grid": {"rows": self.grid.rows, "cols": self.grid.cols},
-            "feature_dim": self.feature_dim,
-            "token_dim": self.token_dim,
-            "dtype": self.dtype,
-            "space": self.space,
-            "shard_format": self.shard_format,
-            "layout": self.layout,
+        return asdict(self) | {
             "thresholds": list(self.thresholds),
             "stored_threshold": self.stored_threshold,
-            "software": self.software,
         }
 
     def to_bytes(self) -> bytes:

@@ -175,10 +175,8 @@ class StoreIndex:
                 yield from file.read_row_group(number, columns=columns).combine_chunks().to_batches()
 
     def _parquet(self) -> pq.ParquetFile:
-        local = self._root.local_path(INDEX_FILE)
         with explain_parquet(self._root.where(INDEX_FILE)):
-            source = str(local) if local is not None else self._root.open_read(INDEX_FILE)
-            return pq.ParquetFile(source, memory_map=local is not None)
+            return pq.ParquetFile(self._root.seekable(INDEX_FILE), memory_map=self._root.is_local)
 
     def _check_schema(self) -> None:
         version = (self.schema.metadata or {}).get(VERSION_KEY, b"").decode("ascii", "replace")

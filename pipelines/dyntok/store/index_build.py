@@ -10,15 +10,13 @@ from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dyntok.records import PlanEntry, VideoRow
 from dyntok.store.completion import DONE, PENDING, completed_shards, load_records, plan_digest
 from dyntok.store.dataset import DatasetInfo
-from dyntok.store.index import ROW_FIELDS, TOKENS_PREFIX, StoreIndex, hash_id, index_schema
+from dyntok.store.index import ROW_FIELDS, TOKENS_PREFIX, hash_id, index_schema
 from dyntok.store.names import INDEX_FILE, sample_key
 from dyntok.store.root import StoreRoot, explain_os_error
 
@@ -142,37 +140,3 @@ def _write_parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: P
     with pq.ParquetWriter(path, schema, compression="zstd", version="2.6") as writer:
         for batch in batches:
             writer.write_table(pa.Table.from_batches([batch], schema), row_group_size=GROUP_ROWS)
-
-
-def rewrite_locations(
-    source: StoreRoot, target: StoreRoot, places: dict[int, tuple[npt.NDArray[np.int64], ...]]
-) -> None:
-    """Copy the index with other byte positions, for a store of the same videos in another shard format.
-
-    `places` maps a shard to (offset, nbytes) arrays by row.
-    """
-    index = StoreIndex.open(source)
-    scratch = target.scratch_dir() / f"{uuid.uuid4().hex}.index"
-    try:
-        with explain_os_error(target.where(INDEX_FILE), "write"):
-            _write_parquet(index.schema, _moved_batches(index, places), scratch)
-        target.commit_file(scratch, INDEX_FILE)
-    finally:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
-
-
-def _moved_batches(
-    index: StoreIndex, places: dict[int, tuple[npt.NDArray[np.int64], ...]]
-) -> Iterator[pa.RecordBatch]:
-    for batch in index.batches():
-        shards, rows = batch.column("shard").to_numpy(), batch.column("row").to_numpy()
-        moved = {name: np.zeros(len(rows), np.int64) for name in ("offset", "nbytes")}
-        for shard in np.unique(shards[rows >= 0]).tolist():
-            held = (shards == shard) & (rows >= 0)
-            for name, values in zip(moved, places[shard], strict=True):
-                moved[name][held] = values[rows[held]]
-        columns = [
-            pa.array(moved[name]) if name in moved else batch.column(name) for name in index.schema.names
-        ]
-        yield pa.RecordBatch.from_arrays(columns, schema=index.schema)

@@ -23,8 +23,6 @@ LOG_FOLDER = "logs"
 SET_ASIDE_FOLDER = ".set-aside"
 
 _SHARD_PATH = re.compile(r"shards/shard-([0-9]{6,9})\.(json|stats|tar|zarr(/.*)?)")
-_RECORD = re.compile(r"shards/shard-([0-9]{6,9})\.json")
-_LEVEL = re.compile(r"t(m?)([01])([0-9]{2,4})")
 _SLUG_LENGTH = 48
 
 
@@ -72,10 +70,8 @@ def shard_of_statistics(path: str) -> int | None:
 
 def shard_of_record(path: str) -> int | None:
     """Shard number if `path` names a completion record, else None."""
-    match = _RECORD.fullmatch(path)
-    if match is None or record_path(int(match[1])) != path:
-        return None
-    return int(match[1])
+    shard = shard_of_path(path)
+    return shard if shard is not None and path == record_path(shard) else None
 
 
 def shard_of_path(path: str) -> int | None:
@@ -103,16 +99,6 @@ def level_suffix(threshold: float) -> str:
     The first digit is the whole part and the others are decimals, so the name has one reading.
     """
     return "t" + threshold_name(threshold).replace("-", "m").replace(".", "")
-
-
-def threshold_of_suffix(suffix: str) -> float | None:
-    """Inverse of `level_suffix`; None if `suffix` is not the name of a level."""
-    match = _LEVEL.fullmatch(suffix)
-    if match is None:
-        return None
-    threshold = float(f"{'-' if match[1] else ''}{match[2]}.{match[3]}") + 0.0
-    valid = -1.0 <= threshold <= 1.0 and level_suffix(threshold) == suffix
-    return threshold if valid else None
 
 
 def sample_key(video_id: str) -> str:

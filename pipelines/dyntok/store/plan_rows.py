@@ -6,37 +6,17 @@ from collections.abc import Iterator
 
 import pyarrow.parquet as pq
 
-from dyntok.errors import DamageError
-from dyntok.records import PlanEntry, SourceRef
+from dyntok.plan_schema import check_schema, entries_of
+from dyntok.records import PlanEntry
 from dyntok.store.index import explain_parquet
 from dyntok.store.names import PLAN_FILE
 from dyntok.store.root import StoreRoot
 
-_COLUMNS = (
-    "shard",
-    "position",
-    "id",
-    "source",
-    "path",
-    "offset",
-    "length",
-    "size_bytes",
-    "fingerprint",
-    "extra",
-    "attempt",
-)
-
 
 def plan_rows(root: StoreRoot) -> Iterator[PlanEntry]:
-    """Every row, in order; one batch of rows in memory at a time. Raises DamageError."""
-    local = root.local_path(PLAN_FILE)
+    """Every row, in order; one batch of rows in memory at a time. Raises DamageError and StoreVersionError."""
     where = root.where(PLAN_FILE)
-    source = str(local) if local is not None else root.open_read(PLAN_FILE)
-    with explain_parquet(where), pq.ParquetFile(source) as file:
-        missing = [name for name in _COLUMNS if name not in file.schema_arrow.names]
-        if missing:
-            raise DamageError(f"{where} lacks the columns {', '.join(missing)}")
-        for batch in file.iter_batches(columns=list(_COLUMNS)):
-            columns = [batch.column(name).to_pylist() for name in _COLUMNS]
-            for shard, position, video_id, shown, path, offset, length, *rest in zip(*columns, strict=True):
-                yield PlanEntry(shard, position, video_id, shown, SourceRef(path, offset, length), *rest)
+    with explain_parquet(where), pq.ParquetFile(root.seekable(PLAN_FILE)) as file:
+        check_schema(file.schema_arrow, where)
+        for batch in file.iter_batches():
+            yield from entries_of(batch)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -31,27 +33,30 @@ class StoreRoot:
 
     Local writes are durable when they return: temporary file, fsync, rename, fsync of the folder. On an object
     store a write is one upload, and faults that may pass are tried again. All methods raise StoreError, naming the
-    path, where the operating system or the object store reports an error. Instances can be pickled.
+    path, where the operating system or the object store reports an error. Instances can be pickled, and then mean the
+    same whatever the working directory.
 
     Attributes:
         url: where it is, without credentials; for people.
+        scratch: name of its folder for files in the making below `.tmp/`; empty for `.tmp/` itself.
     """
 
-    def __init__(self, url: str, base: Path | None, remote: Remote | None, prefix: str) -> None:
-        self.url = redact(url)
+    def __init__(self, url: str, base: Path | None, remote: Remote | None, prefix: str, scratch: str) -> None:
+        self.url, self.scratch = redact(url), scratch
         self._full_url = url
         self._base = base
         self._remote = remote
         self._prefix = prefix
-        self._scratch: PrivateFolder | None = None
+        self._private: PrivateFolder | None = None
 
     @classmethod
-    def open(cls, url: str | os.PathLike[str], *, create: bool = False) -> StoreRoot:
+    def open(cls, url: str | os.PathLike[str], *, create: bool = False, scratch: str = "") -> StoreRoot:
         """Root at a folder, a `file://` URL or any fsspec URL (`s3://`, `gs://`, `memory://`).
 
         Args:
             url: where the store is or will be.
             create: make the folder if it is missing; otherwise a missing local folder is an error.
+            scratch: name for a scratch folder of its own, where several write to one local store.
         """
         text = os.fspath(url)
         for prefix in _LOCAL_PREFIX:
@@ -65,7 +70,7 @@ class StoreRoot:
                     raise StoreError(
                         f"there is no folder {text}", hint="check the path of the store (--out of encode)"
                     )
-            return cls(text, base, None, "")
+            return cls(text, base, None, "", scratch)
         try:
             remote, inner = Remote.open(text)
         except (ImportError, ObjectStoreError) as error:
@@ -73,10 +78,10 @@ class StoreRoot:
                 f"cannot open {redact(text)}: {redact_text(str(error))}",
                 hint="pip install 'dyntok[s3]' or 'dyntok[gcs]'",
             ) from error
-        return cls(text.rstrip("/"), None, remote, inner.rstrip("/"))
+        return cls(text.rstrip("/"), None, remote, inner.rstrip("/"), scratch)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StoreRoot.open, (self.address,)
+        return partial(StoreRoot.open, self.address, scratch=self.scratch), ()
 
     def __repr__(self) -> str:
         return f"StoreRoot({self.url!r})"
@@ -129,6 +134,11 @@ class StoreRoot:
                 return local.open("rb")
             size = self._store.info(self._inner(path)).size_bytes
             return cast(BinaryIO, ObjectFile(self._store, self._inner(path), size))
+
+    def seekable(self, path: str) -> str | BinaryIO:
+        """What Arrow takes to read a file here and there: the path where it is local, which it can map, else a file."""
+        local = self.local_path(path)
+        return self.open_read(path) if local is None else str(local)
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """The whole file in pieces of a few MiB."""
@@ -314,25 +324,26 @@ class StoreRoot:
     # scratch ------------------------------------------------------------------------------------------------
 
     def scratch_dir(self) -> Path:
-        """A local folder for files in the making: `.tmp/` inside a local store, else a private temporary folder."""
+        """A local folder for files in the making: below `.tmp/` inside a local store, else a private temporary one."""
         with explain_os_error(self.where(SCRATCH_FOLDER), "make"):
             if self._base is not None:
-                scratch = self._base / SCRATCH_FOLDER
-                scratch.mkdir(exist_ok=True)
-                return scratch
-            if self._scratch is None:
-                self._scratch = PrivateFolder()
-            return self._scratch.path
+                shared = self._base / SCRATCH_FOLDER
+                shared.mkdir(exist_ok=True)
+                own = shared / self.scratch
+                own.mkdir(exist_ok=True)
+                return own
+            if self._private is None:
+                self._private = PrivateFolder()
+            return self._private.path
 
     def clear_scratch(self) -> None:
-        """Delete what dead writers left behind. Only for the one process that holds the store's lock."""
+        """Delete what dead writers left behind. Only for the process that holds the store's lock, or the job's."""
         with explain_os_error(self.where(SCRATCH_FOLDER), "remove"):
-            if self._base is None:
-                if self._scratch is not None:
-                    self._scratch.close()
-                    self._scratch = None
-            elif (self._base / SCRATCH_FOLDER).is_dir():
-                shutil.rmtree(self._base / SCRATCH_FOLDER)
+            if self._base is not None:
+                shutil.rmtree(self._base / SCRATCH_FOLDER / self.scratch, onerror=_unless_of_others)
+            elif self._private is not None:
+                self._private.close()
+                self._private = None
 
     # ----------------------------------------------------------------------------------------------------------
 
@@ -344,6 +355,13 @@ class StoreRoot:
 
     def _inner(self, path: str) -> str:
         return f"{self._prefix}/{check_path(path)}"
+
+
+def _unless_of_others(function: object, path: str, failure: tuple[Any, BaseException, Any]) -> None:
+    """Pass over what is gone, and what may not be removed: another user's, under a name that nobody uses again."""
+    passed = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTEMPTY)
+    if not isinstance(failure[1], OSError) or failure[1].errno not in passed:
+        raise failure[1]
 
 
 def _make_folder(base: Path, shown: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from dyntok.boundaries import boundaries, groups_of
 from dyntok.errors import DamageError, StoreError, VideoError
 from dyntok.records import Grid, Level, Sample, SampledFrames
 from dyntok.store.dataset import DatasetInfo
@@ -25,7 +26,6 @@ _EXPONENTS: dict[str, Any] = {
     "float32": np.uint32(0x7F800000),
 }
 _BLOCK_ITEMS = 2**16
-RESERVED_META = ("id", "key", "grid", "token_dim", "dtype", "thresholds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,6 @@ class StoredLevel:
     group_size: npt.NDArray[np.uint8]
     row_splits: npt.NDArray[np.int32]
     token_scale: npt.NDArray[np.float32] | None = None
-
-    @property
-    def row_marker_index(self) -> npt.NDArray[np.int64]:
-        """`[T*R]` position of each row's marker in the sequence of tokens and markers."""
-        return marker_index(self.row_splits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,42 +82,19 @@ class VideoHead:
     def frame_count(self) -> int:
         return len(self.frames)
 
-
-@dataclass(frozen=True, slots=True)
-class StoredVideo:
-    """A stored video, or some of its frames: `levels[0]` is the finest, further ones only in the explicit layout."""
-
-    head: VideoHead
-    levels: tuple[StoredLevel, ...]
-
-
-def boundaries(similarity: npt.NDArray[np.float32], threshold: float) -> npt.NDArray[np.bool_]:
-    """`[T, R, C]`, True where a group begins: a row start, or similarity <= threshold (as float32)."""
-    start = ~(similarity > np.float32(threshold))
-    start[:, :, 0] = True
-    return start
-
-
-def groups_of(
-    similarity: npt.NDArray[np.float32], threshold: float
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """`group_size [N]` and `row_splits [T*R + 1]` that a similarity map `[T, R, C]` gives at `threshold`."""
-    start = boundaries(similarity, threshold)
-    group_start = np.flatnonzero(start)
-    group_size = np.diff(group_start, append=start.size).astype(np.uint8)
-    row_splits = np.zeros(start.shape[0] * start.shape[1] + 1, np.int32)
-    np.cumsum(start.sum(2).reshape(-1), out=row_splits[1:])
-    return group_size, row_splits
+    @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """Height and width of the source's frames in pixels; None where the store does not say."""
+        video = self.meta.get("video")
+        height, width = (video.get("height"), video.get("width")) if isinstance(video, dict) else (0, 0)
+        if isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0:
+            return height, width
+        return None
 
 
 def count_tokens(similarity: npt.NDArray[np.float32], thresholds: tuple[float, ...]) -> dict[str, int]:
     """Tokens at each threshold, by `threshold_name`."""
-    inner = similarity[:, :, 1:]
-    rows = similarity.shape[0] * similarity.shape[1]
-    return {
-        threshold_name(threshold): rows + int(np.count_nonzero(~(inner > np.float32(threshold))))
-        for threshold in thresholds
-    }
+    return {threshold_name(t): int(np.count_nonzero(boundaries(similarity, t))) for t in thresholds}
 
 
 def marker_index(row_splits: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
@@ -140,7 +112,7 @@ def meta_json(sample: Sample) -> bytes:
         "dtype": sample.dtype,
         "thresholds": [level.threshold for level in sample.levels],
     }
-    clash = [name for name in RESERVED_META if name in sample.meta and sample.meta[name] != own[name]]
+    clash = [name for name in own if name in sample.meta and sample.meta[name] != own[name]]
     if clash:
         raise StoreError(f"the metadata of {sample.id!r} contradict the sample: {', '.join(clash)}")
     try:
@@ -158,9 +130,7 @@ def parse_meta(data: bytes, where: str) -> dict[str, Any]:
     """JSON member as a dict with the fields `meta_json` adds. Raises DamageError."""
     try:
         meta = json.loads(data)
-        if not (
-            isinstance(meta["id"], str) and isinstance(meta["key"], str) and isinstance(meta["dtype"], str)
-        ):
+        if not all(isinstance(meta[name], str) for name in ("id", "key", "dtype")):
             raise ValueError("id, key and dtype are text")
         Grid(meta["grid"]["rows"], meta["grid"]["cols"])
         [threshold_name(threshold) for threshold in meta["thresholds"]]

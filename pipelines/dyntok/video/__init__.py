@@ -4,14 +4,11 @@ killable decode processes. Imports records, errors, PyAV, decord, numpy, torch a
 
 from dyntok.video.decode import DecodedVideo, decode_frames, probe_video
 from dyntok.video.events import DecodeEvent, DecodeTask, Failed, Finished, Frames, Opened
-from dyntok.video.index import FrameIndex, build_frame_index
 from dyntok.video.pool import DecodePool
 from dyntok.video.resize import resize_frame
 from dyntok.video.settings import DecodeLimits, DecodeSettings, Sampling
-from dyntok.video.sniff import SNIFF_BYTES, sniff_container
 
 __all__ = [
-    "SNIFF_BYTES",
     "DecodeEvent",
     "DecodeLimits",
     "DecodePool",
@@ -20,13 +17,10 @@ __all__ = [
     "DecodedVideo",
     "Failed",
     "Finished",
-    "FrameIndex",
     "Frames",
     "Opened",
     "Sampling",
-    "build_frame_index",
     "decode_frames",
     "probe_video",
     "resize_frame",
-    "sniff_container",
 ]

@@ -17,17 +17,8 @@ from dyntok.video.settings import DecodeLimits
 from dyntok.video.sniff import SNIFF_BYTES, sniff_container
 from dyntok.video.sources import SourceFile, display_name
 
-DEMUXERS = {
-    "mp4": "mov",
-    "matroska": "matroska",
-    "avi": "avi",
-    "mpegts": "mpegts",
-    "mpegps": "mpeg",
-    "flv": "flv",
-    "ogg": "ogg",
-    "gif": "gif",
-    "asf": "asf",
-}
+# FFmpeg's names of containers, where they are not ours.
+_DEMUXERS = {"mp4": "mov", "mpegps": "mpeg"}
 _BUFFER_BYTES = 1 << 17
 _STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 # What decoders report for bits that make no sense. `explode` makes them give up on a broken picture, where the
@@ -40,14 +31,18 @@ def _refuse(*_: Any) -> None:
 
 
 class OpenVideo:
-    """One open video file and its best video stream. Close it, or use it as a context manager."""
+    """One open video file and its best video stream. Close it, or use it as a context manager.
+
+    Attributes:
+        input: PyAV's container.
+    """
 
     def __init__(self, ref: SourceRef, name: str | None, limits: DecodeLimits) -> None:
         self.ref = ref
         self.name = name or display_name(ref)
         self.limits = limits
         self.source = SourceFile(ref, self.name)
-        self._input: Any = None
+        self.input: Any = None
         try:
             with self.errors("opened"):
                 self.container = self._sniff()
@@ -61,11 +56,6 @@ class OpenVideo:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def input(self) -> Any:
-        """PyAV's container."""
-        return self._input
 
     @property
     def codec(self) -> str:
@@ -84,13 +74,13 @@ class OpenVideo:
     def reopen(self) -> None:
         """Start again at the first byte, with a fresh decoder."""
         with self.errors("opened"):
-            self._input.close()
+            self.input.close()
             self._open()
 
     def close(self) -> None:
-        if self._input is not None:
-            self._input.close()
-            self._input = None
+        if self.input is not None:
+            self.input.close()
+            self.input = None
         self.source.close()
 
     @contextmanager
@@ -141,9 +131,9 @@ class OpenVideo:
         options = {"max_pixels": most_pixels, "protocol_whitelist": "none"}
         if self.container == "mp4":
             options |= {"enable_drefs": "0", "use_absolute_path": "0"}
-        self._input = av.open(
+        self.input = av.open(
             self.source,
-            format=DEMUXERS[self.container],
+            format=_DEMUXERS.get(self.container, self.container),
             container_options=options,
             metadata_errors="replace",
             buffer_size=_BUFFER_BYTES,
@@ -154,7 +144,7 @@ class OpenVideo:
         if self.context is None:
             raise VideoError("unsupported_codec", f"{self.name}: there is no decoder for its video stream")
         self.check_size(self.context.width, self.context.height)
-        for stream in self._input.streams:
+        for stream in self.input.streams:
             if stream.index != self.stream.index:
                 stream.discard = Discard.all
         self.context.thread_count = 1
@@ -162,10 +152,10 @@ class OpenVideo:
         self.context.options = {"err_detect": _ERROR_DETECTION, "max_pixels": most_pixels}
 
     def _best_stream(self) -> Any:
-        best = self._input.streams.best("video")
+        best = self.input.streams.best("video")
         if best is not None and not best.disposition & _STILLS:
             return best
-        moving = [s for s in self._input.streams.video if not s.disposition & _STILLS]
+        moving = [s for s in self.input.streams.video if not s.disposition & _STILLS]
         if not moving:
             raise VideoError("no_video_stream", f"{self.name} holds no video stream")
         return max(moving, key=lambda s: (s.width or 0) * (s.height or 0))

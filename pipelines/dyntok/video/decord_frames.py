@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +75,10 @@ class DecordReader:
                 "decoder", f"{self._name}: decord would not be exact: {why}", hint="use --decoder auto"
             )
 
-    def _reported(self) -> Any:
-        return _DecordErrors(self._name, self._errors)
-
-
-class _DecordErrors:
-    """decord's texts hold line numbers and addresses, so they stay out of the message."""
-
-    def __init__(self, name: str, errors: Any) -> None:
-        self._name, self._errors = name, errors
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, self._errors):
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """decord's texts hold line numbers and addresses, so they stay out of the message."""
+        try:
+            yield
+        except self._errors:
             raise VideoError("corrupt", f"{self._name} cannot be decoded without errors by decord") from None

@@ -16,11 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dyntok.errors import VideoError
-from dyntok.records import SourceRef
 from dyntok.video.container import OpenVideo
 from dyntok.video.damage import is_cut
 from dyntok.video.keys import KeyKind, key_kind, shows_frame
-from dyntok.video.settings import DecodeLimits
 
 Ints = npt.NDArray[np.int64]
 Access = Literal["seek", "forward", "count"]
@@ -28,10 +26,7 @@ Access = Literal["seek", "forward", "count"]
 NO_TIME = -(2**63)  # FFmpeg's own mark
 _KEY, _CLEAN, _DISCARD, _HIDDEN = 1, 2, 4, 8
 # Containers whose times are invented or patchy: frames are counted instead.
-_COUNTED = {
-    "avi": "the times of an AVI are invented",
-    "mpegps": "a program stream does not time every frame",
-}
+_COUNTED = {"avi": "the times of an AVI are invented", "mpegps": "a program stream does not time every frame"}
 # Containers in which a seek may land anywhere or nowhere.
 _FORWARD = {
     "gif": "a GIF cannot be searched",
@@ -98,27 +93,13 @@ class FrameIndex:
         time_base = self.time_base
         if NO_TIME in ticks or np.any(np.diff(pts) <= 0):
             pts, time_base = np.arange(len(times), dtype=np.int64), 1 / self.nominal_rate
-        none = np.empty(0, np.int64)
-        return replace(
-            self,
-            pts=pts,
-            packet=none,
-            clean=none,
-            entry=none,
-            time_base=time_base,
-            last_duration=0,
-            access="count",
-        )
+        none: dict[str, Any] = dict.fromkeys(("packet", "clean", "entry"), np.empty(0, np.int64))
+        return replace(self, pts=pts, time_base=time_base, last_duration=0, access="count", **none)
 
     def without_lead(self, count: int) -> FrameIndex:
         """Without the first `count` frames, which no decoder can show because what they refer to was cut off."""
-        return replace(
-            self,
-            pts=self.pts[count:],
-            packet=self.packet[count:],
-            clean=self.clean[count:],
-            entry=self.entry[count:],
-        )
+        kept = {name: getattr(self, name)[count:] for name in ("pts", "packet", "clean", "entry")}
+        return replace(self, **kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +111,12 @@ class _Packets:
     last_is_cut: bool
 
 
-def build_frame_index(
-    video: OpenVideo | SourceRef, limits: DecodeLimits | None = None, *, name: str | None = None
-) -> FrameIndex:
+def build_frame_index(video: OpenVideo) -> FrameIndex:
     """Index a video by demuxing it once; no frame is decoded. 24 bytes a packet.
 
-    An `OpenVideo` stands at its end afterwards. Raises VideoError: `truncated` if the container claims more than
-    there is, `no_frames`, `too_large`, `corrupt`, and what opening a source raises.
+    It stands at its end afterwards. Raises VideoError: `truncated` if the container claims more than there is,
+    `no_frames`, `too_large`, `corrupt`.
     """
-    if isinstance(video, SourceRef):
-        with OpenVideo(video, name, limits or DecodeLimits()) as opened:
-            return build_frame_index(opened)
     packets = _read_packets(video)
     claimed = _claimed_packets(video)
     whole = len(packets.pts) - packets.last_is_cut

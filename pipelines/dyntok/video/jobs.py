@@ -5,10 +5,8 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dyntok.records import SampledFrames, SourceRef, VideoInfo
 from dyntok.video.events import DecodeTask
@@ -44,13 +42,9 @@ class Worker:
 
 def same_video(one: tuple[SampledFrames, VideoInfo], other: tuple[SampledFrames, VideoInfo]) -> bool:
     """Whether a video that was opened twice had the same frames and properties."""
-
-    def equal(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
-        return bool(np.array_equal(a, b))
-
     frames, others = one[0], other[0]
-    times = equal(frames.frame_pts, others.frame_pts)
-    return one[1] == other[1] and times and equal(frames.frame_index, others.frame_index)
+    same_frames = np.array_equal(frames.frame_index, others.frame_index)
+    return one[1] == other[1] and same_frames and np.array_equal(frames.frame_pts, others.frame_pts)
 
 
 def was_killed(status: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,12 +57,13 @@ class KeyKind:
 
 def key_kind(packet: Any, kind: KeyKind) -> bool:
     """Whether decoding may begin at this key packet with nothing from before it."""
+    # The first picture slice near the packet's start tells, by its type.
     if kind.codec == "h264":
-        return any(unit & 31 == 5 for unit in _first_slices(packet, kind.length_bytes, _is_h264_slice))
+        types = (unit & 31 for unit in _units(packet, kind.length_bytes))
+        return next((number for number in types if 1 <= number <= 5), 0) == 5
     if kind.codec == "hevc":
-        return any(
-            16 <= unit >> 1 & 63 <= 23 for unit in _first_slices(packet, kind.length_bytes, _is_hevc_slice)
-        )
+        types = (unit >> 1 & 63 for unit in _units(packet, kind.length_bytes))
+        return 16 <= next((number for number in types if number < 32), 0) <= 23
     return kind.codec in _ALWAYS_CLEAN
 
 
@@ -70,16 +72,8 @@ def shows_frame(packet: Any, kind: KeyKind) -> bool:
     return kind.codec != "vp8" or bool(memoryview(packet)[0] & 0x10)
 
 
-def _is_h264_slice(unit: int) -> bool:
-    return 1 <= unit & 31 <= 5
-
-
-def _is_hevc_slice(unit: int) -> bool:
-    return unit >> 1 & 63 < 32
-
-
-def _first_slices(packet: Any, length_bytes: int, is_slice: Any) -> list[int]:
-    """The header byte of the first picture slice near the start of a packet, as a list of at most one."""
+def _units(packet: Any, length_bytes: int) -> Iterator[int]:
+    """The header byte of each unit near the start of a packet."""
     data = bytes(memoryview(packet)[:_NAL_BYTES])
     position = 0
     while True:
@@ -91,6 +85,5 @@ def _first_slices(packet: Any, length_bytes: int, is_slice: Any) -> list[int]:
             begin = data.find(b"\0\0\1", position) + 3
             position = begin if begin >= 3 else len(data)
         if begin >= len(data) or (begin < 3 and not length_bytes):
-            return []
-        if is_slice(data[begin]):
-            return [data[begin]]
+            return
+        yield data[begin]

@@ -17,6 +17,7 @@ from dyntok.video.events import DecodeEvent, DecodeTask, Failed, Finished, Frame
 from dyntok.video.jobs import NEVER, Job, Worker, how_it_ended, same_video, was_killed
 from dyntok.video.ring import FrameRing
 from dyntok.video.settings import DecodeSettings
+from dyntok.video.sources import is_remote
 from dyntok.video.staging import Staging
 from dyntok.video.worker import WATCHDOG_STATUS
 from dyntok.video.zygote import UNKNOWN_STATUS, Zygote
@@ -94,7 +95,7 @@ class DecodePool:
     def next_event(self, timeout_s: float | None = None) -> DecodeEvent | None:
         """The next event of any task; None if there was none for `timeout_s`. Events of a task are in order.
 
-        Raises RunError if nothing is in flight, or no process can be started.
+        Raises RunError if nothing is in flight, no process can be started, or a thread that fetches videos died.
         """
         self._release()
         if not self._in_flight:
@@ -131,10 +132,6 @@ class DecodePool:
         if staging is not None:
             staging.close()
 
-    def worker_pids(self) -> list[int]:
-        """Process ids of the decode processes that there are now."""
-        return [worker.pid for worker in self._workers]
-
     def _wait(self, until: float) -> None:
         """Read what has come, or wait for it, but not beyond the next deadline."""
         deadline = min([until, *(worker.deadline for worker in self._workers)])
@@ -148,7 +145,7 @@ class DecodePool:
                 self._receive(connections[ready])
         now = time.monotonic()
         for worker in [w for w in self._workers if w.deadline <= now and not w.connection.poll()]:
-            self._fail_overdue(worker)
+            self._bury(worker, overdue=True)
 
     def _receive(self, worker: Worker) -> None:
         try:
@@ -214,13 +211,13 @@ class DecodePool:
 
     def _stage(self, job: Job) -> bool:
         """Have a remote video fetched. False for one that is to be read where it is."""
-        if not Staging.takes(job.task):
+        if not is_remote(job.task.ref):
             return False
-        if self._staging is None:
-            self._staging = Staging(self._settings.input_cache_bytes, self._fetches)
         try:
+            if self._staging is None:
+                self._staging = Staging(self._settings.input_cache_bytes, self._fetches)
             self._staging.add(job.task)
-        except OSError:  # no room for temporary files at all
+        except (OSError, RuntimeError):  # no room for temporary files at all, or no thread to be had
             return False
         self._staged[job.task.token] = job
         return True
@@ -235,34 +232,19 @@ class DecodePool:
             else:
                 self._end(job, Failed(job.task, staged.error, 1))
 
-    def _bury(self, worker: Worker) -> None:
-        """A process has gone by itself."""
-        job = worker.job
-        status = self._retire(worker)
+    def _bury(self, worker: Worker, *, overdue: bool = False) -> None:
+        """A process has gone by itself, or takes too long."""
+        job, status = worker.job, self._retire(worker)
         if job is None:
             return
-        if status == WATCHDOG_STATUS:
-            self._settle(job, self._timeout(job))
+        name = job.task.id
+        if overdue or status == WATCHDOG_STATUS:
+            took = f"decoding took longer than {self._settings.limits.timeout_s:g} s"
+            error = VideoError("timeout", f"{name}: {took}", hint="raise --decode-timeout-s")
         else:
             job.kills += was_killed(status)
-            self._settle(
-                job,
-                VideoError("worker_died", f"{job.task.id}: the decode process died{how_it_ended(status)}"),
-            )
-
-    def _fail_overdue(self, worker: Worker) -> None:
-        job = worker.job
-        self._retire(worker)
-        if job is not None:
-            self._settle(job, self._timeout(job))
-
-    def _timeout(self, job: Job) -> VideoError:
-        seconds = self._settings.limits.timeout_s
-        return VideoError(
-            "timeout",
-            f"{job.task.id}: decoding took longer than {seconds:g} s",
-            hint="raise --decode-timeout-s",
-        )
+            error = VideoError("worker_died", f"{name}: the decode process died{how_it_ended(status)}")
+        self._settle(job, error)
 
     def _retire(self, worker: Worker) -> int:
         """Kill a process; views of its ring stay valid. Its exit status."""
@@ -297,10 +279,8 @@ class DecodePool:
             job = self._pending.popleft()
             job.attempts += 1
             worker.job = job
-            self._send(
-                worker,
-                {"kind": "task", "id": job.task.id, "ref": asdict(job.ref), "start": job.delivered},
-            )
+            message = {"kind": "task", "id": job.task.id, "ref": asdict(job.ref), "start": job.delivered}
+            self._send(worker, message)
             self._set_deadline(worker, self._settings.limits.timeout_s)
 
     def _spawn(self) -> Worker:

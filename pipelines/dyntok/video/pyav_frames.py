@@ -48,11 +48,6 @@ class FrameReader:
         self._trusted = index.access == "seek"
         self._rewind()
 
-    @property
-    def began_at(self) -> int:
-        """The packet at which the last run of decoding began; 0 is the start of the file."""
-        return self._began
-
     def look(self) -> Any:
         """The first frame that can be decoded, with the index checked against it and the next ones.
 
@@ -90,8 +85,8 @@ class FrameReader:
         try:
             if position not in self._ready:
                 self._go_towards(position)
-            if self._pull(position) and not self._is_tainted(position):
-                return self._ready.pop(position)
+            if (frame := self._pull(position)) is not None:
+                return frame
             # A seek may have dropped what a sequential decode has. So once more, from further back.
             entry = self._earlier_entry(position)
         except _LostError:
@@ -100,8 +95,8 @@ class FrameReader:
         if entry is not None:
             self._go_to(entry)
             try:
-                if self._pull(position) and not self._is_tainted(position):
-                    return self._ready.pop(position)
+                if (frame := self._pull(position)) is not None:
+                    return frame
             except _LostError:
                 raise VideoError("changed", f"{self._video.name} changed while it was read") from None
         when = self.index.pts_seconds(np.array([position]))[0]
@@ -121,15 +116,16 @@ class FrameReader:
         if self._trusted and (entry - self._next >= _SHORTEST_JUMP or self._done):
             self._go_to(entry)
 
-    def _pull(self, position: int) -> bool:
-        """Decode until the frame is there; False if it does not come."""
+    def _pull(self, position: int) -> Any:
+        """Decode until the frame is there; None if it does not come, or may rest on what cannot be decoded."""
         packet = int(self.index.packet[position])
         self._skip_before = packet + _SKIPPED_BEHIND
         while position not in self._ready:
             if self._done or self._next > packet + _DELAY_PACKETS:
-                return False
+                return None
             self._feed()
-        return True
+        frame = self._ready.pop(position)
+        return None if self._is_tainted(position) else frame
 
     def _feed(self) -> None:
         packet = self._next_packet()
@@ -193,10 +189,7 @@ class FrameReader:
     def _is_tainted(self, position: int) -> bool:
         """Whether the decoder complained about anything that this frame may rest on."""
         first, last = int(self.index.clean[position]), int(self.index.packet[position])
-        if any(first <= number <= last for number in self._errors):
-            self._ready.pop(position, None)
-            return True
-        return False
+        return any(first <= number <= last for number in self._errors)
 
     def _go_to(self, entry: int) -> None:
         if entry <= 0 or not self._seek(entry):

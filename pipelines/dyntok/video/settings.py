@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -87,16 +87,9 @@ class DecodeLimits:
     memory_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_pixels",
-            "max_seconds",
-            "max_sampled_frames",
-            "max_packets",
-            "timeout_s",
-            "memory_bytes",
-        ):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise ConfigError(f"{name} must be positive, got {value}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from dyntok.errors import VideoError
+from dyntok.errors import RunError, VideoError
 from dyntok.objects import ObjectInfo, ObjectStoreError, PrivateFolder, Remote
+from dyntok.objects.faults import describe
 from dyntok.records import SourceRef
 from dyntok.video.events import DecodeTask
-from dyntok.video.sources import is_remote, read_error
+from dyntok.video.sources import read_error
 
 PART_BYTES = 8 * 2**20
 _CLOSE_S = 2.0
@@ -44,29 +45,24 @@ class Staging:
 
     At most `limit_bytes` lie in the folder, those that are being decoded included; what does not fit waits. A video
     that is larger than the limit, or for which the disk has no room, is given back as it is: it is then read by
-    ranges. Used by one thread.
+    ranges. Used by one thread. Raises OSError if there is no folder to be had.
     """
 
     def __init__(self, limit_bytes: int, jobs: int) -> None:
         self._limit, self._jobs = limit_bytes, jobs
-        self._folder: PrivateFolder | None = None
-        self._waiting: deque[tuple[int, DecodeTask]] = deque()
+        self._folder = PrivateFolder()
+        self._waiting: deque[DecodeTask] = deque()
         self._ready: deque[Staged] = deque()
+        self._broken: tuple[str, BaseException] | None = None
+        # Tokens: of videos for which there has been no room yet, in order of arrival; and of those in the folder.
+        self._queue: deque[int] = deque()
         self._held: dict[int, int] = {}
         self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._used = 0
-        self._tickets = 0
-        self._turn = 0
-        self._out_of_turn: set[int] = set()
         self._pending = 0
         self._stopped = False
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-
-    @staticmethod
-    def takes(task: DecodeTask) -> bool:
-        """Whether the video has to be fetched."""
-        return is_remote(task.ref)
 
     def fileno(self) -> int:
         return self._reader
@@ -77,22 +73,26 @@ class Staging:
         return self._pending
 
     def add(self, task: DecodeTask) -> None:
-        """Fetch a video. Raises OSError if there is no folder for it."""
-        if self._folder is None:
-            self._folder = PrivateFolder()
+        """Fetch a video. Raises RuntimeError if there is no thread to be had for it."""
+        if len(self._threads) < min(self._jobs, self._pending + 1):
+            thread = threading.Thread(target=self._run, name="dyntok-fetch", daemon=True)
+            thread.start()
+            self._threads.append(thread)
         self._pending += 1
         with self._changed:
-            self._waiting.append((self._tickets, task))
-            self._tickets += 1
+            self._waiting.append(task)
+            self._queue.append(task.token)
             self._changed.notify_all()
-        if len(self._threads) < min(self._jobs, self._pending):
-            thread = threading.Thread(target=self._run, name="dyntok-fetch", daemon=True)
-            self._threads.append(thread)
-            thread.start()
 
     def ready(self) -> list[Staged]:
-        """What has come since the last call."""
+        """What has come since the last call. Raises RunError once a thread died of anything but its video's faults."""
         with self._changed:
+            if self._broken is not None:
+                name, error = self._broken
+                raise RunError(
+                    f"fetching {name} broke off: {describe(error)}",
+                    hint="the video is not to blame: free memory if it ran out, and run the same command again",
+                ) from error
             found = list(self._ready)
             self._ready.clear()
             if found:
@@ -119,24 +119,34 @@ class Staging:
             self._changed.notify_all()
         until = time.monotonic() + _CLOSE_S
         for thread in self._threads:
-            thread.join(
-                max(0.0, until - time.monotonic())
-            )  # one that waits for the network is left to itself
-        if self._folder is not None:
-            self._folder.close()
+            # One that waits for the network is left to itself.
+            thread.join(max(0.0, until - time.monotonic()))
+        self._folder.close()
         os.close(self._reader)
         os.close(self._writer)
 
     # in the threads -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        name = "a video"
         try:
             while True:
-                self._one(*self._next())
+                task = self._next()
+                name = task.id
+                staged = self._one(task)
+                with self._changed:
+                    self._check()
+                    self._ready.append(staged)
+                    os.write(self._writer, b"\0")
         except _StoppedError:
             return
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for the video
+            with self._changed:
+                if not self._stopped:
+                    self._broken = name, error
+                    os.write(self._writer, b"\0")
 
-    def _next(self) -> tuple[int, DecodeTask]:
+    def _next(self) -> DecodeTask:
         with self._changed:
             while not self._waiting:
                 self._check()
@@ -144,61 +154,51 @@ class Staging:
             self._check()
             return self._waiting.popleft()
 
-    def _one(self, ticket: int, task: DecodeTask) -> None:
+    def _one(self, task: DecodeTask) -> Staged:
         try:
             store, inner = Remote.open(task.ref.path, stop=lambda: self._stopped)
             info = store.info(inner)
             check_planned(task, info)
             size = info.size_bytes if task.ref.length is None else task.ref.length
-            if not self._take(ticket, task.token, size):
-                return self._give(Staged(task.token, task.ref))
+            if not self._take(task.token, size):
+                return Staged(task.token, task.ref)
             self._fetch(store, inner, task, info, size)
-            return self._give(Staged(task.token, SourceRef(str(self._path(task.token)))))
-        except _StoppedError:
-            raise
+            return Staged(task.token, SourceRef(str(self._path(task.token))))
         except VideoError as error:
             problem: VideoError | None = error
         except (OSError, ValueError, ImportError) as error:
             full = isinstance(error, OSError) and error.errno in _FULL
             problem = None if full else read_error(error, task.id)
-        self._leave_queue(ticket)
+        with self._changed:
+            self._leave_queue(task.token)
         self.release(task.token)
-        return self._give(Staged(task.token, task.ref, problem))
+        return Staged(task.token, task.ref, problem)
 
-    def _take(self, ticket: int, token: int, size: int) -> bool:
+    def _take(self, token: int, size: int) -> bool:
         """Wait for room, in the order of arrival. False if there can never be enough."""
         with self._changed:
-            while self._turn != ticket or (self._used and self._used + size > self._limit):
+            while self._queue[0] != token or (self._used and self._used + size > self._limit):
                 self._check()
                 self._changed.wait()
-            self._next_turn()
+            self._leave_queue(token)
             if size > self._limit:
                 return False
             self._used += size
             self._held[token] = size
             return True
 
-    def _leave_queue(self, ticket: int) -> None:
-        """A video that failed before its turn must not hold up those behind it."""
-        with self._changed:
-            if ticket > self._turn:
-                self._out_of_turn.add(ticket)
-            elif ticket == self._turn:
-                self._next_turn()
-
-    def _next_turn(self) -> None:
-        self._turn += 1
-        while self._turn in self._out_of_turn:
-            self._out_of_turn.remove(self._turn)
-            self._turn += 1
-        self._changed.notify_all()
+    def _leave_queue(self, token: int) -> None:
+        """Let those behind it go first: it has room, or failed before its turn."""
+        if token in self._queue:
+            self._queue.remove(token)
+            self._changed.notify_all()
 
     def _fetch(self, store: Remote, inner: str, task: DecodeTask, info: ObjectInfo, size: int) -> None:
         begin = task.ref.offset or 0
         if begin + size > info.size_bytes:
             raise VideoError("changed", f"{task.id} reaches beyond the end of its tar")
-        parts = range(0, size, PART_BYTES)
-        with open(self._path(task.token), "xb") as file:
+        path, parts = self._path(task.token), range(0, size, PART_BYTES)
+        with open(path, "xb") as file:
             for start in parts:
                 with self._changed:
                     self._check()
@@ -214,20 +214,12 @@ class Staging:
                     raise VideoError("changed", f"{task.id} changed while it was read")
                 return
         # The web server gives no ranges.
-        store.download(inner, self._path(task.token), lambda: self._stopped)
-        if self._path(task.token).stat().st_size != size:
+        store.download(inner, path, lambda: self._stopped)
+        if path.stat().st_size != size:
             raise VideoError("changed", f"{task.id} changed while it was read")
 
     def _path(self, token: int) -> Path:
-        if self._folder is None:
-            raise ValueError("nothing was added")
         return self._folder.path / f"{token}.video"
-
-    def _give(self, staged: Staged) -> None:
-        with self._changed:
-            self._check()
-            self._ready.append(staged)
-            os.write(self._writer, b"\0")
 
     def _check(self) -> None:
         if self._stopped:

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import IO, Any
@@ -33,11 +34,8 @@ _OVERHEAD_BYTES = 4 << 20
 _STACK_BYTES = 256 << 10
 
 
-def settings_to_json(settings: DecodeSettings) -> dict[str, Any]:
-    return asdict(settings)
-
-
 def settings_from_json(data: dict[str, Any]) -> DecodeSettings:
+    """The inverse of `dataclasses.asdict`."""
     parts = {"sampling": Sampling(**data["sampling"]), "limits": DecodeLimits(**data["limits"])}
     return DecodeSettings(**{**data, **parts})
 
@@ -64,6 +62,10 @@ def limit_memory(extra_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
+class _HungUpError(Exception):
+    """The pool has closed its end, and is about to have this process killed."""
+
+
 class _Worker:
     def __init__(
         self, connection: Connection, ring: FrameRing, settings: DecodeSettings, nowhere: IO[str]
@@ -76,17 +78,18 @@ class _Worker:
         self._active_since = 0.0
 
     def run(self) -> None:
-        while True:
-            try:
+        with suppress(_HungUpError):
+            while True:
                 message = self._receive()
-            except (EOFError, ConnectionResetError):
-                return
-            if message is not None:
-                self._decode(message)
+                if message is not None:
+                    self._decode(message)
 
     def _receive(self) -> dict[str, Any] | None:
         """A task; or None, and slots have become free."""
-        message: dict[str, Any] = json.loads(self._connection.recv_bytes())
+        try:
+            message: dict[str, Any] = json.loads(self._connection.recv_bytes())
+        except (EOFError, ConnectionError) as error:
+            raise _HungUpError from error
         if message["kind"] == "credit":
             self._free += message["count"]
             return None
@@ -143,7 +146,10 @@ class _Worker:
 
     def _send(self, kind: str, **content: Any) -> None:
         active_s = self._active_s + time.monotonic() - self._active_since
-        self._connection.send_bytes(json.dumps({"kind": kind, "active_s": active_s, **content}).encode())
+        try:
+            self._connection.send_bytes(json.dumps({"kind": kind, "active_s": active_s, **content}).encode())
+        except ConnectionError as error:
+            raise _HungUpError from error
 
     def _resume(self) -> None:
         self._active_since = time.monotonic()

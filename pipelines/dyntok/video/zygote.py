@@ -18,12 +18,13 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from dyntok.errors import RunError
 from dyntok.video.settings import DecodeSettings
-from dyntok.video.worker import serve, settings_from_json, settings_to_json
+from dyntok.video.worker import serve, settings_from_json
 
 _MESSAGE = struct.Struct("<4sxxxxq")
 _START_TIMEOUT_S = 180.0
@@ -44,11 +45,7 @@ class Zygote:
     def __init__(self, settings: DecodeSettings) -> None:
         self._control, theirs = socket.socketpair()
         self._control.settimeout(_START_TIMEOUT_S)
-        arguments = {
-            "path": sys.path,
-            "control": theirs.fileno(),
-            "settings": settings_to_json(settings),
-        }
+        arguments = {"path": sys.path, "control": theirs.fileno(), "settings": asdict(settings)}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _BOOT, json.dumps(arguments)],
@@ -58,10 +55,6 @@ class Zygote:
                 env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
                 start_new_session=True,
             )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def spawn(self, connection: int, ring: int) -> int:
         """Fork a decode process that talks over descriptor `connection`; its pid. Raises RunError."""
@@ -98,7 +91,7 @@ def main(control: int, settings: dict[str, Any]) -> NoReturn:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     children: set[int] = set()
-    with socket.socket(fileno=control) as pool:
+    with socket.socket(fileno=control) as pool, suppress(ConnectionError):
         pool.setblocking(True)
         while True:
             message, descriptors, _, _ = socket.recv_fds(pool, _MESSAGE.size, 2)
@@ -110,8 +103,7 @@ def main(control: int, settings: dict[str, Any]) -> NoReturn:
                 children.add(answer)
             else:
                 answer = _end(value, children)
-            with suppress(BrokenPipeError):
-                pool.sendall(_MESSAGE.pack(what, answer))
+            pool.sendall(_MESSAGE.pack(what, answer))
     for pid in children:
         _kill(pid)
     # Taking torch down in order may take a second.

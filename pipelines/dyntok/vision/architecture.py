@@ -15,6 +15,7 @@ from typing import Any
 
 from dyntok.errors import CheckpointError
 from dyntok.records import Grid
+from dyntok.vision.layout import stored_layers
 
 # Heads and depth of the published SigLIP sizes (base, large, so400m, giant) by width: an lmms-lab config names its
 # tower but does not describe it.
@@ -124,16 +125,14 @@ def model_kind(config: Mapping[str, Any]) -> str:
     )
 
 
-def read_architecture(
-    kind: str, config: Mapping[str, Any], shapes: Shapes, depth: int, space: str
-) -> Architecture:
+def read_architecture(kind: str, config: Mapping[str, Any], shapes: Shapes, space: str) -> Architecture:
     """The architecture of a checkpoint.
 
-    `shapes` gives the stored shapes by canonical name, `depth` how many tower layers are stored. Raises
-    CheckpointError if the config asks for something that dyntok does not do.
+    `shapes` gives the stored shapes by canonical name. Raises CheckpointError if the config asks for something that
+    dyntok does not do.
     """
     if kind == "llava-lmms":
-        return _from_lmms(config, shapes, depth, space)
+        return _from_lmms(config, shapes, space)
     if kind == "llava-hf":
         return _from_llava_hf(config, space)
     if space != "vision":
@@ -210,7 +209,7 @@ def _feature_layer(chosen: Any, total: int) -> int:
     return chosen if chosen >= 0 else total + 1 + chosen
 
 
-def _from_lmms(config: Mapping[str, Any], shapes: Shapes, depth: int, space: str) -> Architecture:
+def _from_lmms(config: Mapping[str, Any], shapes: Shapes, space: str) -> Architecture:
     pooling = config.get("mm_spatial_pool_mode") or "bilinear"
     projector_type = config.get("mm_projector_type")
     if pooling != "bilinear" or (space == "llm" and projector_type != "mlp2x_gelu"):
@@ -240,7 +239,7 @@ def _from_lmms(config: Mapping[str, Any], shapes: Shapes, depth: int, space: str
         activation=str(described.get("hidden_act", "gelu_pytorch_tanh")),
         layer_norm_eps=float(described.get("layer_norm_eps", 1e-6)),
     )
-    if depth < bare.layers:
+    if (depth := stored_layers(shapes)) < bare.layers:
         raise CheckpointError(
             f"the tower has {depth} layers, but its feature is the output of layer {bare.layers}"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from dyntok.errors import CheckpointError, ConfigError, UsageError
 from dyntok.vision.architecture import Architecture, model_kind, read_architecture
 from dyntok.vision.files import find_checkpoint
 from dyntok.vision.fingerprint import Fingerprint
-from dyntok.vision.layout import stored_layers
 from dyntok.vision.preprocessing import Preprocessing, normalize, read_preprocessing
 from dyntok.vision.spec import ModelSpec
 from dyntok.vision.work import CudaWork, DoneWork, Work
@@ -49,24 +48,19 @@ class _Model:
     read: Callable[[list[str]], Iterator[tuple[str, Tensor]]]
 
     def spec(self, fingerprint: str) -> ModelSpec:
-        shape, pixels = self.architecture, self.preprocessing
+        shape = self.architecture
         return ModelSpec(
             name=self.name,
             kind=self.kind,
             space=self.space,
             fingerprint=fingerprint,
-            height=pixels.height,
-            width=pixels.width,
-            mean=pixels.mean,
-            std=pixels.std,
-            rescale=pixels.rescale,
-            resample=pixels.resample,
             encoder_rows=shape.side,
             encoder_cols=shape.side,
             grid=shape.grid,
             feature_dim=shape.hidden_size,
             token_dim=shape.token_dim,
             has_row_marker=_ROW_MARKER in self.names,
+            **asdict(self.preprocessing),
         )
 
 
@@ -186,9 +180,7 @@ def load_encoder(
     dtype = _dtype(precision, target)
     found = _find(model, space, revision)
     if compile:
-        from dyntok.vision.compiling import check_compiler
-
-        check_compiler(target)
+        _check_compiler(target)
     fingerprint = Fingerprint(found.architecture, found.preprocessing)
     weights: dict[str, Tensor] = {}
     row_marker = None
@@ -224,30 +216,13 @@ def _find(model: str, space: str, revision: str | None) -> _Model:
         return _Model("demo", "demo", space, architecture, demo.PREPROCESSING, sorted(tensors), read)
     files = find_checkpoint(model, revision)
     kind = model_kind(files.config)
-    shapes = {name: tensor.shape for name, tensor in files.tensors.items()}
-    architecture = read_architecture(kind, files.config, shapes, stored_layers(shapes), space)
-    names = _needed(architecture, shapes)
+    architecture = read_architecture(kind, files.config, files.shapes, space)
+    expected = architecture.tensor_shapes()
+    if architecture.projector is not None:
+        expected[_ROW_MARKER] = (architecture.token_dim,)
+    names = files.fitting(expected, "visual front end", optional=[_ROW_MARKER])
     preprocessing = read_preprocessing(files.documents, architecture.image_size)
     return _Model(files.name, kind, space, architecture, preprocessing, names, files.read)
-
-
-def _needed(architecture: Architecture, shapes: dict[str, tuple[int, ...]]) -> list[str]:
-    """Sorted names of the tensors to read, each with the shape that the config implies. Raises CheckpointError."""
-    expected = architecture.tensor_shapes()
-    if architecture.projector is not None and _ROW_MARKER in shapes:
-        expected[_ROW_MARKER] = (architecture.projector.token_dim,)
-    if missing := sorted(set(expected) - set(shapes)):
-        raise CheckpointError(
-            f"the checkpoint lacks {len(missing)} tensors of the visual front end, {missing[0]} among them",
-            hint="is it complete, and does config.json belong to it? A LoRA must be merged into its base first",
-        )
-    for name, shape in expected.items():
-        if shapes[name] != shape:
-            raise CheckpointError(
-                f"{name} has shape {list(shapes[name])}, but config.json implies {list(shape)}",
-                hint="config.json and weights do not belong together",
-            )
-    return sorted(expected)
 
 
 def _device(device: str) -> torch.device:
@@ -266,6 +241,20 @@ def _device(device: str) -> torch.device:
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("there is no device mps", hint="use --device auto")
     return chosen
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Compile a trifle on `device`. Raises ConfigError if that fails: the compiler is missing or broken."""
+    try:
+        torch.compile(lambda values: values * 2 + 1)(torch.zeros(8, device=device))
+    except RuntimeError as error:  # every error of torch's compiler derives from it
+        reason = next(
+            (line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__
+        )
+        raise ConfigError(
+            f"torch.compile does not work on {device}: {reason.strip()}",
+            hint="install a C++ compiler (and Triton for CUDA), or leave --compile out",
+        ) from error
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:

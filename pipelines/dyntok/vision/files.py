@@ -7,7 +7,7 @@ Pickled weights (`.bin`, `.pt`) are refused: loading one can run any code.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,33 @@ class CheckpointFiles:
     documents: dict[str, dict[str, Any]]
     tensors: dict[str, StoredTensor]
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each needed tensor that is stored."""
+        return {name: stored.shape for name, stored in self.tensors.items()}
+
+    def fitting(
+        self, expected: Mapping[str, tuple[int, ...]], part: str, optional: Collection[str] = ()
+    ) -> list[str]:
+        """Sorted names of the tensors of `part` that are stored, with the shapes that the config implies.
+
+        Raises CheckpointError: one has another shape, or is missing and not `optional`.
+        """
+        if missing := sorted(expected.keys() - self.tensors.keys() - set(optional)):
+            raise CheckpointError(
+                f"{self.name} lacks {len(missing)} tensors of its {part}, {missing[0]} among them",
+                hint="is it complete, and does config.json belong to it? A LoRA must be merged into its base first",
+            )
+        names = sorted(expected.keys() & self.tensors.keys())
+        for name in names:
+            if self.tensors[name].shape != expected[name]:
+                raise CheckpointError(
+                    f"{name} has shape {list(self.tensors[name].shape)}, but config.json implies "
+                    f"{list(expected[name])}",
+                    hint="config.json and weights do not belong together",
+                )
+        return names
+
     def read(self, names: list[str]) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the named tensors on the CPU, memory-mapped. Raises CheckpointError if a file is damaged."""
         with ExitStack() as stack:
@@ -92,10 +119,18 @@ def find_checkpoint(
             hint="name a folder with config.json and safetensors, a hub id such as "
             "llava-hf/llava-onevision-qwen2-7b-ov-hf, or `demo`",
         )
-    from dyntok.vision.hub import download_checkpoint
+    return _open_folder(_download(model, revision, name_of, documents), model, name_of, documents)
 
-    folder = download_checkpoint(model, revision, name_of, documents)
-    return _open_folder(folder, model, name_of, documents)
+
+def _download(repo: str, revision: str | None, name_of: NameOf, documents: tuple[str, ...]) -> Path:
+    """The folder of a hub's checkpoint with the named documents and the files that hold needed tensors."""
+    from dyntok.vision.hub import fetch_snapshot  # imports huggingface_hub, which takes a while
+
+    folder = fetch_snapshot(repo, revision, ["config.json", INDEX, *documents])
+    indexed = (folder / INDEX).is_file()
+    shards = sorted(_needed_shards(folder, name_of)) if indexed else [WEIGHTS]
+    # The name of the folder is the commit, so that both steps stay at one.
+    return fetch_snapshot(repo, folder.name, shards) if shards else folder
 
 
 def _open_folder(folder: Path, name: str, name_of: NameOf, documents: tuple[str, ...]) -> CheckpointFiles:
@@ -104,11 +139,11 @@ def _open_folder(folder: Path, name: str, name_of: NameOf, documents: tuple[str,
         raise CheckpointError(
             f"{folder} has no config.json", hint="name the folder that save_pretrained() wrote"
         )
-    found = {file: read_json(folder / file) for file in documents if (folder / file).is_file()}
-    return CheckpointFiles(name, read_json(folder / "config.json"), found, _find_tensors(folder, name_of))
+    found = {file: _read_json(folder / file) for file in documents if (folder / file).is_file()}
+    return CheckpointFiles(name, _read_json(folder / "config.json"), found, _find_tensors(folder, name_of))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     """One JSON object. Raises CheckpointError if the file is none, or is too large to be one of ours."""
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
@@ -121,9 +156,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def needed_shards(index: Mapping[str, Any], name_of: NameOf) -> dict[str, list[str]]:
-    """Keys of needed tensors by shard file, from a safetensors index. Raises CheckpointError."""
-    weight_map = index.get("weight_map")
+def _needed_shards(folder: Path, name_of: NameOf) -> dict[str, list[str]]:
+    """Keys of needed tensors by shard file, from a folder's safetensors index. Raises CheckpointError."""
+    weight_map = _read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict):
         raise CheckpointError(f"{INDEX} has no weight_map")
     shards: dict[str, list[str]] = {}
@@ -138,7 +173,7 @@ def needed_shards(index: Mapping[str, Any], name_of: NameOf) -> dict[str, list[s
 
 def _find_tensors(folder: Path, name_of: NameOf) -> dict[str, StoredTensor]:
     if (folder / INDEX).is_file():
-        shards: dict[str, list[str] | None] = {**needed_shards(read_json(folder / INDEX), name_of)}
+        shards: dict[str, list[str] | None] = {**_needed_shards(folder, name_of)}
     elif (folder / WEIGHTS).is_file():
         shards = {WEIGHTS: None}
     else:

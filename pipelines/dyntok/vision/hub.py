@@ -1,4 +1,4 @@
-"""Fetching a checkpoint from the Hugging Face hub: its configs, and only the shards that hold needed tensors."""
+"""Fetching files from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -15,27 +15,18 @@ from huggingface_hub.errors import (
 )
 
 from dyntok.errors import CheckpointError
-from dyntok.vision.files import INDEX, WEIGHTS, NameOf, needed_shards, read_json
 
 # The HTTP library's own base error, whichever library this huggingface_hub uses.
 _HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
-def download_checkpoint(repo: str, revision: str | None, name_of: NameOf, documents: tuple[str, ...]) -> Path:
-    """The folder of a snapshot with its configs and the files that hold needed tensors. Raises CheckpointError.
+def fetch_snapshot(repo: str, revision: str | None, files: list[str]) -> Path:
+    """The folder of a snapshot in the hub's cache, named after its commit, with those of `files` that it has.
 
-    Honours the hub's own settings (`HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`, ...).
+    Honours the hub's own settings (`HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`, ...). Raises CheckpointError.
     """
-    small = _snapshot(repo, revision, ["config.json", INDEX, *documents])
-    # A snapshot folder is named after its commit: pinning it keeps both steps at one commit.
-    indexed = (small / INDEX).is_file()
-    shards = sorted(needed_shards(read_json(small / INDEX), name_of)) if indexed else [WEIGHTS]
-    return _snapshot(repo, small.name, shards) if shards else small
-
-
-def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=files))
     except (OSError, HFValidationError, _HTTPError) as error:
         raise CheckpointError(
             f"cannot get {repo} from the hub: {_first_sentence(error)}", hint=_hint(error)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from dyntok.errors import CheckpointError
+from dyntok.vision.architecture import Architecture, model_kind, read_architecture
 from dyntok.vision.architecture import Projector as ProjectorShape
-from dyntok.vision.architecture import model_kind, read_architecture
 from dyntok.vision.files import find_checkpoint
-from dyntok.vision.layout import stored_layers
 
 _PREFIX = "projector."
 
@@ -28,16 +29,10 @@ class VisionProjector(nn.Module):
     """
 
     def __init__(self, feature_dim: int, shape: ProjectorShape) -> None:
-        from transformers.activations import ACT2FN
-
         super().__init__()
-        if shape.activation not in ACT2FN:
-            raise CheckpointError(
-                f"the config names the activation {shape.activation!r}, which transformers does not know"
-            )
         self.feature_dim, self.token_dim = feature_dim, shape.token_dim
         self.linear_1 = nn.Linear(feature_dim, shape.token_dim, bias=shape.bias)
-        self.act = ACT2FN[shape.activation]
+        self.act = activation_of(shape.activation)
         self.linear_2 = nn.Linear(shape.token_dim, shape.token_dim, bias=shape.bias)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -59,47 +54,35 @@ class VisionProjector(nn.Module):
 
         Raises CheckpointError: there is no such checkpoint, or it has no projector.
         """
-        feature_dim, shape, tensors = _demo() if model == "demo" else _stored(model, revision)
+        architecture, tensors = _find(model, revision)
+        if architecture.projector is None:
+            raise CheckpointError(f"{model} has no projector into an LLM's space")
         with torch.device("meta"):
-            projector = cls(feature_dim, shape)
-        weights = {
-            name.removeprefix(_PREFIX): value.to(device, dtype, copy=True) for name, value in tensors.items()
-        }
+            projector = cls(architecture.hidden_size, architecture.projector)
+        weights = {name.removeprefix(_PREFIX): value.to(device, dtype, copy=True) for name, value in tensors}
         projector.load_state_dict(weights, strict=True, assign=True)
         return projector.requires_grad_(True)
 
 
-def _stored(model: str, revision: str | None) -> tuple[int, ProjectorShape, dict[str, Tensor]]:
+def activation_of(name: str) -> nn.Module:
+    """The activation that a config names. Raises CheckpointError if transformers does not know it."""
+    from transformers.activations import ACT2FN
+
+    if name not in ACT2FN:
+        raise CheckpointError(f"the config names the activation {name!r}, which transformers does not know")
+    activation: nn.Module = ACT2FN[name]
+    return activation
+
+
+def _find(model: str, revision: str | None) -> tuple[Architecture, Iterable[tuple[str, Tensor]]]:
+    """A model's architecture, and the projector's tensors."""
+    if model == "demo":
+        from dyntok.vision import demo
+
+        tensors = demo.make_tensors().items()
+        return demo.ARCHITECTURE, [(name, value) for name, value in tensors if name.startswith(_PREFIX)]
     files = find_checkpoint(model, revision)
-    kind = model_kind(files.config)
-    if kind in ("siglip", "siglip2"):
-        raise CheckpointError(
-            f"{files.name} is a plain SigLIP: it has no projector into an LLM's space",
-            hint="name the LLaVA checkpoint whose projector to start from",
-        )
-    stored = {name: tensor.shape for name, tensor in files.tensors.items()}
-    architecture = read_architecture(kind, files.config, stored, stored_layers(stored), "llm")
-    shape = architecture.projector
-    expected = {name: dims for name, dims in architecture.tensor_shapes().items() if name.startswith(_PREFIX)}
-    if shape is None or not expected.keys() <= stored.keys():
-        raise CheckpointError(
-            f"{files.name} lacks {next(iter(expected.keys() - stored.keys()), 'a projector')}",
-            hint="is it complete, and does config.json belong to it?",
-        )
-    for name, dims in expected.items():
-        if stored[name] != dims:
-            raise CheckpointError(
-                f"{name} has shape {list(stored[name])}, but config.json implies {list(dims)}",
-                hint="config.json and weights do not belong together",
-            )
-    return architecture.hidden_size, shape, dict(files.read(sorted(expected)))
-
-
-def _demo() -> tuple[int, ProjectorShape, dict[str, Tensor]]:
-    from dyntok.vision import demo
-
-    shape = demo.ARCHITECTURE.projector
-    if shape is None:
-        raise CheckpointError("the demo model has no projector")
-    tensors = {name: value for name, value in demo.make_tensors().items() if name.startswith(_PREFIX)}
-    return demo.ARCHITECTURE.hidden_size, shape, tensors
+    architecture = read_architecture(model_kind(files.config), files.config, files.shapes, "llm")
+    shapes = architecture.tensor_shapes().items()
+    expected = {name: shape for name, shape in shapes if name.startswith(_PREFIX)}
+    return architecture, files.read(files.fitting(expected, "projector"))

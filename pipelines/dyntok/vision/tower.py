@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 from transformers.models.siglip.configuration_siglip import SiglipVisionConfig
 from transformers.models.siglip.modeling_siglip import SiglipEncoder, SiglipVisionEmbeddings
 
-from dyntok.errors import CheckpointError
 from dyntok.records import Grid
 from dyntok.vision.architecture import Architecture
-from dyntok.vision.projector import VisionProjector
+from dyntok.vision.projector import VisionProjector, activation_of
 
 
 class Tower(nn.Module):
@@ -83,10 +81,9 @@ def build_front_end(architecture: Architecture, weights: dict[str, Tensor], devi
 
     Raises CheckpointError if transformers does not know an activation of the config.
     """
-    if architecture.activation not in ACT2FN:
-        raise CheckpointError(
-            f"the config names the activation {architecture.activation!r}, which transformers does not know"
-        )
+    activation_of(
+        architecture.activation
+    )  # transformers itself raises a KeyError for one that it does not know
     with torch.device("meta"):
         model = FrontEnd(architecture)
     if architecture.linear_patches:

@@ -16,11 +16,13 @@ import pytest
 
 from dyntok.errors import RunError
 from dyntok.records import VideoRow
-from dyntok.run import RunObserver, encode, status
+from dyntok.run import ArrayJob, RunObserver, encode, status
 from dyntok.run.executors.ray import crew
+from dyntok.run.executors.ray.actor import EncodeActor
 from dyntok.store import CompletionRecord, StoreRoot, verify
 from tests.support.poison import (
     MOST_KILLS,
+    FullActor,
     KilledActor,
     PoisonedActor,
     RaisingActor,
@@ -176,6 +178,26 @@ def test_a_video_that_kills_its_process_is_given_up_and_its_mates_are_done(
     assert verify(str(out)).ok
 
 
+def test_a_job_leaves_nothing_of_a_killed_actor_behind(
+    ray_here: None, poisoned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed when one of its shard's four videos is written, and the next is in the model for seconds."""
+    monkeypatch.setattr(crew, "ACTOR", SlowActor)
+    out = tmp_path / "out"
+    left: list[Path] = []
+
+    def kill() -> None:
+        left.extend((out / ".tmp").rglob("shard-*"))
+        os.kill(events(out, "actor")[0]["pid"], signal.SIGKILL)
+
+    config = demo_config(executor="ray", actors=1, **{**SETTINGS, "shard_size": "1GB"})
+    report = encode([str(poisoned)], str(out), config, job=ArrayJob(0, 1), observer=Watcher(1, kill))
+    assert (report.done, report.shards) == (4, 1)
+    assert len(events(out, "died")) == 1
+    assert [path.parent.name for path in left] == ["job-00000-of-00001"]
+    assert not list((out / ".tmp").rglob("shard-*"))
+
+
 @pytest.mark.slow
 def test_the_same_poison_leaves_the_same_bytes_whoever_meets_it(
     ray_here: None, poisoned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -197,13 +219,51 @@ def test_the_same_poison_leaves_the_same_bytes_whoever_meets_it(
     assert subprocess.run(local, env=environment(), check=False).returncode == -signal.SIGKILL
     assert subprocess.run(local, env=environment(), check=False).returncode == 3
     expected = result_digests(tmp_path / "local")
-    for number, actor in enumerate([PoisonedActor, RaisingActor]):
-        monkeypatch.setattr(crew, "ACTOR", actor)
-        out = tmp_path / str(number)
-        assert by_ray(poisoned, out, 1 + number, max_attempts=1).failed == 1
+    monkeypatch.setattr(crew, "ACTOR", PoisonedActor)
+    for actors in (1, 2):
+        out = tmp_path / str(actors)
+        assert by_ray(poisoned, out, actors, max_attempts=1).failed == 1
         assert result_digests(out) == expected
         assert len(events(out, "died")) == 2
     assert not list((tmp_path / "local" / "logs" / "marks").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("actor", "said"), [(FullActor, "not enough memory"), (RaisingActor, "unexpected ValueError: .* magenta")]
+)
+def test_an_error_ends_the_run_and_blames_no_video(
+    ray_here: None,
+    poisoned: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    actor: type[EncodeActor],
+    said: str,
+) -> None:
+    monkeypatch.setattr(crew, "ACTOR", actor)
+    out = tmp_path / "out"
+    with pytest.raises(RunError, match=said) as caught:
+        by_ray(poisoned, out, 1, max_attempts=2, shard_size="1GB")
+    assert caught.value.hint
+    assert len(events(out, "died")) == 2
+    assert not (out / "logs" / "attempts").exists()
+    assert "magenta" in (out / "logs" / "shards" / "shard-000000.log").read_text() or actor is FullActor
+    monkeypatch.setattr(crew, "ACTOR", EncodeActor)
+    report = by_ray(poisoned, out, 1, max_attempts=2, shard_size="1GB")
+    assert (report.done, report.failed) == (4, 0)
+
+
+def test_a_device_that_is_always_full_ends_the_run_before_every_shard_was_tried(
+    ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        magenta_clip(tmp_path / f"{number}.mp4")
+    monkeypatch.setattr(crew, "ACTOR", FullActor)
+    out = tmp_path / "out"
+    with pytest.raises(RunError, match="not enough memory"):
+        by_ray(tmp_path, out, 1, max_attempts=2, shard_size="1KB")
+    assert status(str(out)).shards == 6
+    assert len(events(out, "died")) == 2
+    assert not list((out / ".tmp").glob("shard-*"))
 
 
 def test_a_video_is_not_blamed_for_kills_from_outside(

@@ -18,11 +18,12 @@ from dyntok.run import encode
 from dyntok.run.executors import chosen
 from dyntok.run.executors.drain import Drain
 from dyntok.run.executors.ray.exchange import ActorTask
-from dyntok.run.executors.ray.output import MOST_BYTES, read_output
 from dyntok.run.executors.ray.remains import (
     MARKS_FILE,
+    MOST_BYTES,
     OUTPUT_FILE,
     STALE_S,
+    read_output,
     read_remains,
     remove_stale_folders,
 )
@@ -218,7 +219,7 @@ def test_a_drain_that_is_over_in_time_interrupts_nobody() -> None:
 
 def test_what_an_actor_is_told_shows_no_credentials() -> None:
     """Ray puts the arguments of calls into its messages."""
-    assert "word" not in repr(ActorTask("s3://user:word@bucket/out", *[None] * 5))  # type: ignore[arg-type]
+    assert "word" not in repr(ActorTask("s3://user:word@bucket/out", *[None] * 6))  # type: ignore[arg-type]
 
 
 def test_output_is_read_from_a_place_on_and_not_without_end(tmp_path: Path) -> None:
@@ -242,7 +243,6 @@ def test_remains_are_read_once_and_removed(tmp_path: Path) -> None:
 
 
 def test_old_folders_of_dead_actors_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dyntok.run import RunObserver
     from dyntok.run.executors.deaths.marks import Marks
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -253,10 +253,10 @@ def test_old_folders_of_dead_actors_are_swept(tmp_path: Path, monkeypatch: pytes
         if name.endswith("old"):
             os.utime(folder, (time.time() - 2 * STALE_S,) * 2)
     alive = tmp_path / "dyntok-actor-alive-old"
-    marks = Marks(alive / MARKS_FILE, RunObserver())
+    marks = Marks(alive / MARKS_FILE)
     remove_stale_folders()
     assert {path.name for path in tmp_path.iterdir()} == {"dyntok-actor-dead-new", "dyntok-actor-alive-old"}
-    marks.close(keep=False)
+    marks.close()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from dyntok.errors import RunError, StoreError
 from dyntok.records import PlanEntry, SourceRef, VideoRow
-from dyntok.run import RunObserver
 from dyntok.run.executors.deaths.ledger import ATTEMPT_FOLDER, Ledger
 from dyntok.run.executors.deaths.marks import Marks, Place, Traces, is_abandoned, read_marks, traces
 from dyntok.run.executors.deaths.schedule import DEATHS_PER_ATTEMPT, Probe, Schedule
@@ -240,7 +239,7 @@ def row(shard: int, position: int) -> VideoRow:
 
 
 def test_marks_tell_what_was_in_work(tmp_path: Path) -> None:
-    marks = Marks(tmp_path / "marks", RunObserver())
+    marks = Marks(tmp_path / "marks")
     for position in range(4):
         marks.begun(entry(7, position))
     assert read_marks(tmp_path / "marks").suspects == ((7, 0), (7, 1), (7, 2), (7, 3))
@@ -256,7 +255,7 @@ def test_marks_tell_what_was_in_work(tmp_path: Path) -> None:
     assert read_marks(tmp_path / "marks") == Traces(frozenset({7}), ())
     marks.shard(7, 100)
     assert read_marks(tmp_path / "marks") == Traces()
-    marks.close(keep=False)
+    marks.close()
     assert not (tmp_path / "marks").exists()
     assert read_marks(tmp_path / "marks") == Traces()
 
@@ -271,7 +270,7 @@ def test_torn_marks_are_read_as_far_as_they_go(tmp_path: Path, torn: str) -> Non
 def test_marks_are_abandoned_when_their_process_is_gone_however_it_went(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from dyntok.run.executors.deaths.marks import Marks; "
-        "from dyntok.run import RunObserver; marks = Marks(Path(sys.argv[1]), RunObserver()); "
+        "marks = Marks(Path(sys.argv[1])); "
         "print('there', flush=True); time.sleep(60)"
     )
     path = tmp_path / "marks"

@@ -20,7 +20,7 @@ def test_a_spool_gives_back_what_it_took(tmp_path: Path, each_bytes: int) -> Non
     for part in parts:
         spool.append(part)
     assert spool.rows == 254
-    np.testing.assert_array_equal(np.concatenate(list(spool.chunks())), np.concatenate(parts))
+    np.testing.assert_array_equal(np.concatenate(list(spool)), np.concatenate(parts))
     assert budget.take(2000), "the budget was not given back"
     assert not list(tmp_path.iterdir())
 
@@ -32,7 +32,7 @@ def test_spools_share_one_budget(tmp_path: Path) -> None:
     second.append(np.ones((100, 4), np.int16))
     first.close()
     assert budget.take(1000), "the second spool should have gone to disk"
-    assert sum(chunk.sum() for chunk in second.chunks()) == 400
+    assert sum(chunk.sum() for chunk in second) == 400
 
 
 def test_a_spool_copies_unless_told_to_keep(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_spool_copies_unless_told_to_keep(tmp_path: Path) -> None:
     parts = [np.ones((3, 4), np.int16), np.ones((2, 4), np.int16)]
     spool.append(parts[0])
     spool.append(parts[1], keep=True)
-    shared = [np.shares_memory(chunk, part) for chunk, part in zip(spool.chunks(), parts, strict=True)]
+    shared = [np.shares_memory(chunk, part) for chunk, part in zip(spool, parts, strict=True)]
     assert shared == [False, True]
 
 

@@ -23,8 +23,9 @@ from dyntok.run.tell.observer import StageClock
 from dyntok.run.tell.rates import bottleneck, busy_shares
 from dyntok.run.tell.snapshot import ENDED, STOPPED, RunSnapshot
 from dyntok.run.tell.summaries import ShardSummary
-from dyntok.store import StoreRoot, iter_records
+from dyntok.store import StoreRoot
 from tests.support.runs import demo_config
+from tests.support.samples import iter_records
 
 Families = dict[str, dict[tuple[tuple[str, str], ...], float]]
 
@@ -226,7 +227,7 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
 
     reader = threading.Thread(target=guarded)
     reader.start()
-    with RunMonitor(root, RunObserver(), clock, name="run-x", every_s=0.001) as monitor:
+    with RunMonitor(root, clock, name="run-x", every_s=0.001) as monitor:
         monitor.planned(10_000, 0, 10, 0)
         begun = time.monotonic()
         while (passed := time.monotonic() - begun) < 1.0 or (len(seen) <= 10 and passed < 60.0):
@@ -245,7 +246,7 @@ def test_nothing_that_cannot_be_written_stops_a_run(corpus: Path, tmp_path: Path
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(monitor, "replace_file", broken)
+    monkeypatch.setattr(monitor, "_replace_file", broken)
     monkeypatch.setattr(monitor.LineFile, "append", lambda *_: (_ for _ in ()).throw(StoreError("no space")))
     with monkeypatch.context() as patch:
         from dyntok.run.tell.runlog import RunLog
@@ -261,7 +262,7 @@ def test_the_pace_is_that_of_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module.time, "time", lambda: now[0])
     root = StoreRoot.open(str(tmp_path / "out"), create=True)
     clock = StageClock()
-    watched = RunMonitor(root, RunObserver(), clock, name="run-x")
+    watched = RunMonitor(root, clock, name="run-x")
     watched._share = (1000, 100, 10, 1)
     watched.snapshot()
     assert watched.snapshot().eta_seconds is None

@@ -22,10 +22,10 @@ from dyntok.run.tell.summaries import ShardSummary, latest_failures, summarise
 from dyntok.run.watch import survey
 from dyntok.run.watch.outcome import open_plan
 from dyntok.run.watch.survey import Survey, record_stamps
-from dyntok.store import StoreRoot, iter_records
+from dyntok.store import StoreRoot
 from dyntok.store.names import record_path
 from dyntok.store.signed import sign
-from tests.support.samples import complete_store, make_info
+from tests.support.samples import complete_store, iter_records, make_info
 from tests.support.synthetic import FAILS_AT, record_bytes, synthetic_store
 
 SHARDS, VIDEOS = 12, 9

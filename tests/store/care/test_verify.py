@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from dyntok.errors import StoreError
 from dyntok.store import (
-    FINDING_KINDS,
     CompletionRecord,
     DatasetInfo,
     StoreRoot,
@@ -25,8 +25,8 @@ from dyntok.store import (
     verify,
     write_manifest,
 )
+from dyntok.store.care.findings import FINDING_KINDS
 from dyntok.store.care.shard_checks import shard_problems
-from dyntok.store.index_build import rewrite_locations
 from dyntok.store.names import shard_data_path, shard_of_path, shard_of_record, shard_of_statistics
 from dyntok.store.plan_rows import plan_rows
 from dyntok.store.signed import digest_file, sign
@@ -418,8 +418,8 @@ def forged_store(
 
     original = support.make_sample
     monkeypatch.setattr(support, "make_sample", lambda *args, **kwargs: forge(original(*args, **kwargs)))
+    monkeypatch.setattr("dyntok.store.writer.check_sample", lambda sample, info: None)
     for module in ("tar.writer", "zarr.writer"):
-        monkeypatch.setattr(f"dyntok.store.{module}.check_sample", lambda sample, info: None)
         monkeypatch.setattr(f"dyntok.store.{module}.checked_chunks", lambda sample, level: iter(level.tokens))
     complete_store(str(tmp_path), make_info(shard_format=shard_format, layout=layout))
     return verify(str(tmp_path))
@@ -507,12 +507,15 @@ def test_tar_members_beside_the_record_are_found(tmp_path: Path) -> None:
 
 def test_an_index_that_lies_is_found(tmp_path: Path) -> None:
     root, _ = complete_store(str(tmp_path), make_info())
-    places = {shard: (np.full(5, 512), np.full(5, 9)) for shard in range(3)}
-    rewrite_locations(root, root, places)
+    index = pq.read_table(tmp_path / "index.parquet")
+    moved = index.set_column(
+        index.schema.names.index("offset"), index.schema.field("offset"), index["nbytes"]
+    )
+    pq.write_table(moved, tmp_path / "index.parquet")
     write_manifest(root)
     report = verify(str(tmp_path))
     assert [(f.kind, f.path) for f in report.findings] == [("index", "index.parquet")]
-    assert "nbytes" in report.findings[0].message or "offset" in report.findings[0].message
+    assert "the column offset" in report.findings[0].message
     build_index(root, list(plan_rows(root))[:-2])
     write_manifest(root)
     assert kinds(verify(str(tmp_path))) == {"index"}

@@ -12,7 +12,8 @@ import pytest
 import zarr
 
 from dyntok.records import Sample, VideoRow
-from dyntok.store import CompletionRecord, DatasetInfo, StoreRoot, open_shard_reader, sample_of
+from dyntok.store import CompletionRecord, DatasetInfo, StoreRoot, open_shard_reader
+from dyntok.store.reader import sample_of
 from dyntok.store.zarr.pipelines import for_reading
 from tests.support.samples import level_tokens, make_info, make_plan, write_shard
 

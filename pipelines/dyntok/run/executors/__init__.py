@@ -1,6 +1,7 @@
 """Where shards are encoded. An executor knows nothing of video: it calls the shard function.
 
-`local` runs it in this process; `ray` in actors, on this machine or a cluster. Only `ray` imports Ray.
+`local` runs it in this process; `ray` in actors, on this machine or a cluster. Only `ray` imports Ray. Both are given a
+`context`, and follow up on `deaths`. `run.encoding` imports the one that a run takes, and no other.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from dyntok.run.tell.observer import RunObserver, StageClock
 from dyntok.run.tell.runlog import RunLog
 from dyntok.store import DatasetInfo, StoreRoot
 from dyntok.store.names import LOG_FOLDER, shard_name
-from dyntok.store.root import explain_os_error
 from dyntok.vision import ModelSpec
 
 SHARD_LOG_FOLDER = f"{LOG_FOLDER}/shards"
@@ -41,15 +40,8 @@ class RunContext:
         path = f"{SHARD_LOG_FOLDER}/{shard_name(shard)}.log"
         stamp = datetime.now(UTC).isoformat(timespec="seconds")
         entry = f"--- {stamp} {heading}\n{text.rstrip()}\n".encode("utf-8", "replace")
-        local = self.root.local_path(path)
-        if local is None:
-            before = self.root.read_bytes(path) if self.root.exists(path) else b""
-            self.root.write_atomic(path, before + entry)
-            return
-        with explain_os_error(str(local), "write"):
-            local.parent.mkdir(parents=True, exist_ok=True)
-            with local.open("ab") as file:
-                file.write(entry)
+        # A new file, since the one that is there may be another user's.
+        self.root.write_atomic(path, (self.root.read_if_there(path) or b"") + entry)
 
 
 def absolute_config(config: EncodeConfig) -> EncodeConfig:

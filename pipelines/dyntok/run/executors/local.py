@@ -6,11 +6,10 @@ import os
 import platform
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dyntok.errors import DyntokError
 from dyntok.run.executors.context import RunContext
 from dyntok.run.executors.deaths.ledger import Ledger
 from dyntok.run.executors.deaths.marks import Marks, Place, is_abandoned, read_marks
@@ -19,10 +18,10 @@ from dyntok.run.executors.deaths.schedule import Schedule
 from dyntok.run.executors.drain import Drain
 from dyntok.run.settings import decode_settings, decode_workers
 from dyntok.run.shard.feeder import encode_shards
-from dyntok.run.shard.job import shard_job
+from dyntok.run.shard.job import ShardJob
 from dyntok.run.shard.messages import ShardWork
 from dyntok.run.shard.model import load_model, save_row_marker
-from dyntok.run.tell.observer import RunObserver
+from dyntok.run.tell.observer import Observers, RunObserver
 from dyntok.store import StoreRoot
 from dyntok.store.names import LOG_FOLDER
 from dyntok.video import DecodePool
@@ -51,27 +50,21 @@ def run(context: RunContext, pending: Sequence[int]) -> None:
         context.observer.model_loaded(context.spec.name, str(encoder.device))
         save_row_marker(context.root, encoder)
         with _marked(context) as observer, Drain(config.grace_period_s) as drain:
-            job = shard_job(context.root, context.info, config, encoder, pool, observer, context.clock)
-            encode_shards(job, _Works(schedule, drain, context))
+            job = ShardJob(context.root, context.info, config, encoder, pool, observer, context.clock)
+            encode_shards(job, _works(schedule, drain, context))
     if schedule.pending:
         raise KeyboardInterrupt
 
 
-class _Works(Iterator[ShardWork]):
+def _works(schedule: Schedule, drain: Drain, context: RunContext) -> Iterator[ShardWork]:
     """The pending shards, until SIGTERM comes."""
-
-    def __init__(self, schedule: Schedule, drain: Drain, context: RunContext) -> None:
-        self._schedule, self._drain, self._context = schedule, drain, context
-
-    def __next__(self) -> ShardWork:
-        if self._drain.asked:
-            grace_s = self._context.config.grace_period_s
-            self._context.observer.note(f"stopping: shards in work have {grace_s:g} s to be committed")
-            raise StopIteration
-        work = self._schedule.take_shard()
+    while not drain.asked:
+        work = schedule.take_shard()
         if work is None:
-            raise StopIteration
-        return work
+            return
+        yield work
+    grace_s = context.config.grace_period_s
+    context.observer.note(f"stopping: shards in work have {grace_s:g} s to be committed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +87,9 @@ def marks_left(root: StoreRoot, pending: Sequence[int]) -> MarksLeft:
     wanted = set(pending)
     suspects: dict[Place, None] = {}
     files = []
-    for path in sorted(folder.iterdir()) if folder is not None and folder.is_dir() else ():
+    # Nothing is known of marks that another user keeps to himself.
+    readable = folder is not None and os.access(folder, os.R_OK | os.X_OK)
+    for path in sorted(folder.iterdir()) if folder is not None and readable else ():
         if is_abandoned(path):
             traces = read_marks(path)
             suspects.update(dict.fromkeys(place for place in traces.suspects if place[0] in wanted))
@@ -117,18 +112,10 @@ def _look_into_deaths(context: RunContext, schedule: Schedule) -> None:
 
 @contextmanager
 def _marked(context: RunContext) -> Iterator[RunObserver]:
-    """Keep marks of what is in work, and leave them behind only if something killed this process or might have."""
+    """Keep marks of what is in work; they are left behind if this process dies, and only then."""
     folder = context.root.local_path(MARK_FOLDER)
     if folder is None:
         yield context.observer
         return
-    marks = Marks(Path(folder, f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"), context.observer)
-    keep = True
-    try:
-        yield marks
-        keep = False
-    except (DyntokError, KeyboardInterrupt):
-        keep = False
-        raise
-    finally:
-        marks.close(keep=keep)
+    with closing(Marks(folder / f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")) as marks:
+        yield Observers(marks, context.observer)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from dyntok.boundaries import groups_of
 from dyntok.errors import VideoError
-from dyntok.merging import plan_from_similarity
 from dyntok.records import Grid, Level, Sample, SampledFrames, VideoInfo
 from dyntok.run.shard.batch import MergedBatch
 from dyntok.run.shard.spool import SpoolBudget, TokenSpool
-
-# Bounds the temporaries of planning; the result does not depend on it.
-FRAMES_AT_ONCE = 512
+from dyntok.store.samples import MAX_TOKENS
 
 
 class VideoAssembly:
@@ -53,7 +49,7 @@ class VideoAssembly:
                 scales.append(level.scale[low:high].copy())
 
     def finish(self, *, key: str, video_id: str, dtype: str, token_dim: int, meta: dict[str, Any]) -> Sample:
-        """The sample; its token chunks can be read once. Raises VideoError when frames are missing."""
+        """The sample; its token chunks can be read once. Raises VideoError: frames are missing, or tokens too many."""
         if self._received != len(self.frames):
             raise VideoError(
                 "truncated", f"{self._received} of {len(self.frames)} sampled frames were decoded"
@@ -73,8 +69,10 @@ class VideoAssembly:
         )
 
     def _level(self, number: int, similarity: npt.NDArray[np.float32]) -> Level:
-        group_size, row_splits = groups_of(similarity, self._thresholds[number])
         spool, scales = self._spools[number], self._scales[number]
+        if spool.rows > MAX_TOKENS:
+            raise VideoError("too_large", f"{spool.rows} tokens do not fit int32 row splits")
+        group_size, row_splits = groups_of(similarity, self._thresholds[number])
         if spool.rows != len(group_size):
             raise ValueError(
                 f"{spool.rows} tokens were merged where the similarity map says {len(group_size)}"
@@ -82,7 +80,7 @@ class VideoAssembly:
         return Level(
             threshold=self._thresholds[number],
             token_count=len(group_size),
-            tokens=_Chunks(spool),
+            tokens=spool,
             group_size=group_size,
             row_splits=row_splits,
             token_scale=np.concatenate(scales) if scales else None,
@@ -92,31 +90,3 @@ class VideoAssembly:
         """Free what the video holds; safe after `finish`, once its sample is written."""
         for spool in self._spools:
             spool.close()
-
-
-def groups_of(
-    similarity: npt.NDArray[np.float32], threshold: float
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    """Group sizes `[N]` and row splits `[T*R + 1]` of a map of any length, planned a stretch at a time.
-
-    Raises VideoError when the tokens are too many for int32 row splits.
-    """
-    sizes: list[npt.NDArray[np.uint8]] = []
-    splits = [np.zeros(1, np.int32)]
-    total = 0
-    for first in range(0, len(similarity), FRAMES_AT_ONCE):
-        plan = plan_from_similarity(torch.from_numpy(similarity[first : first + FRAMES_AT_ONCE]), threshold)
-        if total + plan.token_count >= 2**31:
-            raise VideoError("too_large", f"more than {total} tokens do not fit int32 row splits")
-        sizes.append(plan.group_size.to(torch.uint8).numpy())
-        splits.append((plan.row_splits[1:] + total).to(torch.int32).numpy())
-        total += plan.token_count
-    return np.concatenate(sizes), np.concatenate(splits)
-
-
-class _Chunks:
-    def __init__(self, spool: TokenSpool) -> None:
-        self._spool = spool
-
-    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
-        return self._spool.chunks()

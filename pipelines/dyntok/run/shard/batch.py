@@ -1,11 +1,12 @@
-"""From a batch of encoded frames to stored tokens: the plan, the merge, the cast."""
+"""From a batch of encoded frames to stored tokens: the plan, the merge, the cast, the way to the host."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,36 +15,8 @@ from torch import Tensor
 
 from dyntok.errors import NonFiniteFeatureError
 from dyntok.merging import MergePlan, coarsen, largest_magnitude, left_similarity, plan_from_similarity
-from dyntok.run.shard.transfer import to_host
-from dyntok.vision import Work
 
 LARGEST_FLOAT16 = 65504.0
-
-
-class Encoded(Protocol):
-    """What an encoder gives for B frames: `features [B, R, C, F]` float32 and `tokens [B, R, C, D]`.
-
-    They are there once `work.wait()` has returned.
-    """
-
-    @property
-    def features(self) -> Tensor: ...
-    @property
-    def tokens(self) -> Tensor: ...
-    @property
-    def work(self) -> Work: ...
-
-
-class Encoder(Protocol):
-    """`dyntok.vision.VisualEncoder`, as far as a run needs it."""
-
-    @property
-    def device(self) -> torch.device: ...
-    @property
-    def fixed_batches(self) -> bool: ...
-    @property
-    def batches_at_once(self) -> int: ...
-    def encode(self, images: Tensor) -> Encoded: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +131,22 @@ def _joined(pieces: Iterator[list[Tensor]], count: int) -> list[Tensor]:
             target[done:end] = values
         done = end
     return whole
+
+
+def own_stream(device: torch.device) -> AbstractContextManager[object]:
+    """Within it, what the calling thread asks of a CUDA device waits for nothing that other threads asked for."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors in the host's memory. From CUDA they all come in one go, through pinned memory."""
+    if not any(tensor.is_cuda for tensor in tensors):
+        return [tensor.cpu() for tensor in tensors]
+    copies = [
+        torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+        for tensor in tensors
+    ]
+    torch.cuda.current_stream(tensors[0].device).synchronize()
+    return copies

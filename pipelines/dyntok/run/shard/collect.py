@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from dyntok.errors import RunError, VideoError
 from dyntok.records import PlanEntry, VideoInfo
 from dyntok.run.shard.assemble import VideoAssembly
-from dyntok.run.shard.batch import BatchMerger, MergedBatch
+from dyntok.run.shard.batch import BatchMerger, MergedBatch, own_stream
 from dyntok.run.shard.channels import Channel
 from dyntok.run.shard.job import ShardJob
 from dyntok.run.shard.messages import (
     CollectItem,
     Control,
     DoneVideo,
+    DroppedVideo,
     EncodedBatch,
-    FailedVideo,
     FrameBatch,
-    Outcome,
-    ShardBegun,
-    ShardComplete,
+    ReadyVideo,
+    ShardWork,
     VideoEnded,
     VideoFailed,
     VideoOpened,
     WriteItem,
 )
 from dyntok.run.shard.order import ShardProgress
-from dyntok.run.shard.transfer import own_stream
 from dyntok.store import failed_row, sample_key
 
 
@@ -64,9 +61,9 @@ class CollectLoop:
         self._outbox.put(None)
 
     def _take(self, item: EncodedBatch | Control) -> None:
-        if isinstance(item, ShardBegun):
-            self._shards[item.work.shard] = ShardProgress(item.work)
-            self._advance(item.work.shard, None)
+        if isinstance(item, ShardWork):
+            self._shards[item.shard] = ShardProgress(item)
+            self._advance(item.shard, None)
         elif isinstance(item, VideoOpened):
             assembly = VideoAssembly(
                 item.frames, item.info, self._levels, self._job.root.scratch_dir(), self._job.spool_budget
@@ -84,9 +81,9 @@ class CollectLoop:
         for video in self._videos.values():
             video.assembly.close()
         for shard in self._shards.values():
-            for outcome in shard.ready.values():
-                if isinstance(outcome, DoneVideo):
-                    outcome.assembly.close()
+            for ready in shard.ready.values():
+                if isinstance(ready, DoneVideo):
+                    ready.assembly.close()
 
     def _merge(self, item: EncodedBatch) -> None:
         batch, encoded = item.batch, item.encoded
@@ -134,23 +131,22 @@ class CollectLoop:
         return self._advance(entry.shard, DoneVideo(entry, sample, assembly))
 
     def _fail(self, video: _OpenVideo | None, entry: PlanEntry, error: VideoError) -> None:
-        if self._job.fail_fast:
+        if self._job.config.fail_fast:
             raise RunError(f"{entry.source}: {error.code}: {error.message}")
         if video is not None:
             video.assembly.close()
         row = failed_row(entry, sample_key(entry.id), error.code, error.message)
-        self._advance(entry.shard, FailedVideo(entry, row))
+        self._advance(entry.shard, DroppedVideo(entry, row))
 
-    def _advance(self, number: int, outcome: Outcome | None) -> None:
-        if outcome is not None:
-            self._job.observer.encoded(outcome.entry)
+    def _advance(self, number: int, video: ReadyVideo | None) -> None:
         shard = self._shards[number]
-        ready: Iterator[Outcome] = iter(()) if outcome is None else shard.push(outcome)
-        for item in ready:
-            self._outbox.put(item)
+        if video is not None:
+            self._job.observer.encoded(video.entry)
+            for item in shard.push(video):
+                self._outbox.put(item)
         if shard.complete:
             del self._shards[number]
-            self._outbox.put(ShardComplete(shard.work))
+            self._outbox.put(shard.work)
 
 
 def sample_meta(entry: PlanEntry, info: VideoInfo, common: dict[str, Any]) -> dict[str, Any]:

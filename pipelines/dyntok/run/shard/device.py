@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dyntok.run.shard.batch import own_stream
 from dyntok.run.shard.channels import Channel
 from dyntok.run.shard.job import ShardJob
 from dyntok.run.shard.messages import CollectItem, DeviceItem, EncodedBatch, FrameBatch
-from dyntok.run.shard.transfer import own_stream
 from dyntok.vision import Work
 
 

@@ -1,13 +1,14 @@
 """The shard function: decode, encode, merge and write overlap, across shard ends too.
 
-Four threads hand work on and own what they hold: this one (the *feeder*) takes frames from the decode processes and
+Five threads hand work on and own what they hold: this one (the *feeder*) takes frames from the decode processes and
 fills batches of one fixed shape; the *device* thread keeps the model supplied with them; the *collect* thread merges
-what comes from it and puts videos together; the *write* thread writes and commits shards. Every executor runs this
-same function.
+what comes from it and puts videos together; the *write* thread writes shards, and the *commit* thread commits them.
+Every executor runs this same function.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -15,6 +16,7 @@ import torch
 from dyntok.corpus import planned_etag
 from dyntok.errors import RunError, VideoError
 from dyntok.records import PlanEntry
+from dyntok.run.settings import decode_workers
 from dyntok.run.shard.channels import POLL_S, Channel, RunState, StoppedError, start_thread
 from dyntok.run.shard.collect import CollectLoop
 from dyntok.run.shard.device import DeviceLoop
@@ -24,12 +26,12 @@ from dyntok.run.shard.messages import (
     CollectItem,
     DeviceItem,
     FrameBatch,
-    ShardBegun,
     ShardWork,
     VideoEnded,
     VideoFailed,
     VideoOpened,
 )
+from dyntok.run.shard.model import explain_device_errors
 from dyntok.run.shard.order import Lookahead
 from dyntok.run.shard.write import WriteLoop
 from dyntok.video import DecodeTask, Failed, Finished, Frames, Opened
@@ -39,18 +41,19 @@ _NO_MORE = object()
 QUARANTINED = "encoding it killed its process, every time that it was tried alone"
 
 
+@explain_device_errors()
 def encode_shards(job: ShardJob, works: Iterable[ShardWork | None]) -> None:
     """Encode and commit every shard of `works`, in order. The job's observer is told of each step.
 
     `works` may give None where there is no shard to begin now but one may come; it is asked again soon.
 
     Raises:
-        RunError: with `fail_fast`, at the first failed video.
+        RunError: the device failed or is full; with `fail_fast`, at the first failed video.
         StoreError: a shard could not be written; what was committed before stays.
     """
     state = RunState()
     # One video a shard must still keep every decode process busy.
-    lookahead = Lookahead(job.decode_workers + 1)
+    lookahead = Lookahead(decode_workers(job.config) + 1)
     to_device: Channel[DeviceItem] = Channel(state, 8)
     to_collect: Channel[CollectItem] = Channel(state, 8)
     # One is filled, one is merged, and the others are the device's.
@@ -59,17 +62,16 @@ def encode_shards(job: ShardJob, works: Iterable[ShardWork | None]) -> None:
     writer = WriteLoop(job, state, lookahead)
     device = DeviceLoop(job, to_device, to_collect)
     collect = CollectLoop(job, to_collect, free, writer.channel)
-    pin = job.device_type == "cuda"
-    shape = (job.batch_size, job.height, job.width, 3)
+    pin = job.encoder.device.type == "cuda"
+    shape = (job.config.batch_size, job.encoder.spec.height, job.encoder.spec.width, 3)
     for _ in range(buffers):
         free.put(FrameBatch(torch.zeros(shape, dtype=torch.uint8, pin_memory=pin)))
 
-    threads = [
-        start_thread("device", state, device.run),
-        start_thread("collect", state, collect.run),
-        start_thread("write", state, writer.run),
-    ]
+    bodies = {"device": device.run, "collect": collect.run, "write": writer.run, "commit": writer.commit}
+    threads: list[threading.Thread] = []
     try:
+        for name, body in bodies.items():
+            threads.append(start_thread(name, state, body))
         _Feeder(job, state, lookahead, to_device, free).run(iter(works))
         while any(thread.is_alive() for thread in threads):
             threads[-1].join(POLL_S)
@@ -145,7 +147,7 @@ class _Feeder:
         return False
 
     def _begin(self, work: ShardWork) -> None:
-        self._to_device.put(ShardBegun(work))
+        self._to_device.put(work)
         self._waiting = [(self._next_token + n, entry) for n, entry in enumerate(work.entries)][::-1]
         self._quarantined = work.quarantined
         self._next_token += len(work.entries)
@@ -166,7 +168,7 @@ class _Feeder:
             self._fail(token, self._entries.pop(token), event.error)
 
     def _fail(self, token: int, entry: PlanEntry, error: VideoError) -> None:
-        if self._job.fail_fast:
+        if self._job.config.fail_fast:
             raise RunError(
                 f"{entry.source}: {error.code}: {error.message}",
                 hint="run the same command without --fail-fast to record failures and go on",

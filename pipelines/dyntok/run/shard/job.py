@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dyntok.config import EncodeConfig
-from dyntok.run.settings import decode_workers
-from dyntok.run.shard.batch import Encoder
 from dyntok.run.shard.spool import SpoolBudget
 from dyntok.run.tell.observer import RunObserver, StageClock
 from dyntok.store import DatasetInfo, StoreRoot
@@ -17,55 +15,22 @@ from dyntok.vision import VisualEncoder
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """What is the same for every shard of a run.
-
-    `pool` has `decode_workers` processes and gives frames of the encoder's size; whoever made it closes it.
-    `sample_meta` goes into every sample's JSON.
-    """
+    """What is the same for every shard of a run. `pool` gives frames of the encoder's size; who made it closes it."""
 
     root: StoreRoot
     info: DatasetInfo
-    encoder: Encoder
-    device_type: str
+    config: EncodeConfig
+    encoder: VisualEncoder
     pool: DecodePool
-    decode_workers: int
-    height: int
-    width: int
-    batch_size: int
-    sample_meta: dict[str, Any]
-    fail_fast: bool
     observer: RunObserver
     clock: StageClock
-    spool_budget: SpoolBudget
+    spool_budget: SpoolBudget = field(default_factory=SpoolBudget)
 
-
-def shard_job(
-    root: StoreRoot,
-    info: DatasetInfo,
-    config: EncodeConfig,
-    encoder: VisualEncoder,
-    pool: DecodePool,
-    observer: RunObserver,
-    clock: StageClock,
-) -> ShardJob:
-    """Everything the shard function needs."""
-    return ShardJob(
-        root=root,
-        info=info,
-        encoder=encoder,
-        device_type=encoder.device.type,
-        pool=pool,
-        decode_workers=decode_workers(config),
-        height=encoder.spec.height,
-        width=encoder.spec.width,
-        batch_size=config.batch_size,
-        sample_meta={
-            "model": encoder.spec.fingerprint,
-            "space": config.space,
-            "sampling": config.sampling_json(),
-        },
-        fail_fast=config.fail_fast,
-        observer=observer,
-        clock=clock,
-        spool_budget=SpoolBudget(),
-    )
+    @property
+    def sample_meta(self) -> dict[str, Any]:
+        """What goes into every sample's JSON."""
+        return {
+            "model": self.encoder.spec.fingerprint,
+            "space": self.config.space,
+            "sampling": self.config.sampling_json(),
+        }

@@ -9,12 +9,14 @@ from torch import Tensor
 from dyntok.errors import VideoError
 from dyntok.records import PlanEntry, Sample, SampledFrames, VideoInfo, VideoRow
 from dyntok.run.shard.assemble import VideoAssembly
-from dyntok.run.shard.batch import Encoded
+from dyntok.vision import EncodedFrames
 
 
 @dataclass(frozen=True, slots=True)
 class ShardWork:
     """One unit of work: the rows of one shard of the plan, in position order.
+
+    The feeder sends it on before the shard's videos; the collect thread to the write thread once all of them are sent.
 
     `quarantined` holds the positions of videos that killed the process every time: they are not touched, and fail.
     """
@@ -41,13 +43,6 @@ class FrameBatch:
     images: Tensor
     frames: int = 0
     parts: list[BatchPart] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class ShardBegun:
-    """Videos of this shard follow."""
-
-    work: ShardWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +76,10 @@ class EncodedBatch:
     """A batch and what the device makes of it, which may not be there yet."""
 
     batch: FrameBatch
-    encoded: Encoded
+    encoded: EncodedFrames
 
 
-Control = ShardBegun | VideoOpened | VideoEnded | VideoFailed
+Control = ShardWork | VideoOpened | VideoEnded | VideoFailed
 DeviceItem = FrameBatch | Control | None
 CollectItem = EncodedBatch | Control | None
 
@@ -99,21 +94,13 @@ class DoneVideo:
 
 
 @dataclass(frozen=True, slots=True)
-class FailedVideo:
-    """A video that ended as failed."""
+class DroppedVideo:
+    """A video that failed: nothing is left of it but its row."""
 
     entry: PlanEntry
     row: VideoRow
 
 
-Outcome = DoneVideo | FailedVideo
+ReadyVideo = DoneVideo | DroppedVideo
 
-
-@dataclass(frozen=True, slots=True)
-class ShardComplete:
-    """Every video of the shard has been sent to the writer."""
-
-    work: ShardWork
-
-
-WriteItem = Outcome | ShardComplete | None
+WriteItem = ReadyVideo | ShardWork | None

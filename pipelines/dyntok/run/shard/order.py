@@ -6,20 +6,20 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from dyntok.run.shard.messages import Outcome, ShardWork
+from dyntok.run.shard.messages import ReadyVideo, ShardWork
 
 
 @dataclass(slots=True)
 class ShardProgress:
-    """How far one shard got: outcomes wait in `ready` until their position is next."""
+    """How far one shard got: videos wait in `ready` until their position is next."""
 
     work: ShardWork
     next_position: int = 0
-    ready: dict[int, Outcome] = field(default_factory=dict)
+    ready: dict[int, ReadyVideo] = field(default_factory=dict)
 
-    def push(self, outcome: Outcome) -> Iterator[Outcome]:
-        """Take one outcome and give those that may be written now, in order."""
-        self.ready[outcome.entry.position] = outcome
+    def push(self, video: ReadyVideo) -> Iterator[ReadyVideo]:
+        """Take one video and give those that may be written now, in order."""
+        self.ready[video.entry.position] = video
         while self.next_position in self.ready:
             yield self.ready.pop(self.next_position)
             self.next_position += 1

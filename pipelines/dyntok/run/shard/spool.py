@@ -69,7 +69,7 @@ class TokenSpool:
         with explain_os_error(str(self._scratch), "write to"):
             self._write(chunk)
 
-    def chunks(self) -> Iterator[npt.NDArray[Any]]:
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         """The rows in order, in chunks of a few MiB; frees what it has handed out."""
         if self._file is None:
             yield from self._chunks
@@ -88,9 +88,7 @@ class TokenSpool:
 
     def close(self) -> None:
         """Free memory and disk; safe to call twice."""
-        self._chunks.clear()
-        self._budget.give_back(self._held_bytes)
-        self._held_bytes = 0
+        self._free()
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -100,6 +98,9 @@ class TokenSpool:
             self._file = cast(BinaryIO, tempfile.TemporaryFile(dir=self._scratch, prefix="spool-"))  # noqa: SIM115
             for chunk in self._chunks:
                 self._write(chunk)
+        self._free()
+
+    def _free(self) -> None:
         self._chunks.clear()
         self._budget.give_back(self._held_bytes)
         self._held_bytes = 0

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from dyntok.errors import RunError, VideoError
 from dyntok.records import VideoRow
-from dyntok.run.shard.channels import POLL_S, Channel, RunState, start_thread
+from dyntok.run.shard.channels import Channel, RunState
 from dyntok.run.shard.job import ShardJob
-from dyntok.run.shard.messages import DoneVideo, FailedVideo, ShardComplete, ShardWork, WriteItem
+from dyntok.run.shard.messages import DoneVideo, DroppedVideo, ShardWork, WriteItem
 from dyntok.run.shard.order import Lookahead
+from dyntok.run.tell.summaries import summary_of
 from dyntok.store import ShardWriter, commit_shard, failed_row, open_shard_writer, plan_digest
 
 
@@ -25,7 +26,8 @@ class _OpenShard:
 class WriteLoop:
     """Owns the writers. Samples of a shard arrive in the order of its plan; two shards may be open at once.
 
-    Finished shards are committed one by one, in order, while the next is written.
+    Finished shards are committed one by one, in order, while the next is written. `run` and `commit` are the bodies of
+    the two threads.
     """
 
     def __init__(self, job: ShardJob, state: RunState, lookahead: Lookahead) -> None:
@@ -37,27 +39,26 @@ class WriteLoop:
         self._open: dict[int, _OpenShard] = {}
         self._complete: Channel[tuple[ShardWork, _OpenShard] | None] = Channel(state, 1)
         self._uncommitted: list[_OpenShard] = []
-        self._committer = start_thread("commit", state, self._commit_all)
 
     def run(self) -> None:
         while (item := self.channel.get()) is not None:
-            if isinstance(item, ShardComplete):
-                shard = self._shard(item.work.shard)
+            if isinstance(item, ShardWork):
+                shard = self._shard(item.shard)
                 self._uncommitted.append(shard)
-                del self._open[item.work.shard]
-                self._complete.put((item.work, shard))
+                del self._open[item.shard]
+                self._complete.put((item, shard))
                 continue
-            row = item.row if isinstance(item, FailedVideo) else self._write(item)
+            row = item.row if isinstance(item, DroppedVideo) else self._write(item)
             self._shard(item.entry.shard).rows.append(row)
             self._job.observer.video(row)
         self._complete.put(None)
-        while self._committer.is_alive():
-            self._committer.join(POLL_S)
-            self._state.check()
+
+    def commit(self) -> None:
+        while (item := self._complete.get()) is not None:
+            self._commit(*item)
 
     def close(self) -> None:
-        """Drop what is not committed. The run has been told to stop, or has ended."""
-        self._committer.join()
+        """Drop what is not committed, once both threads have ended."""
         for shard in (*self._open.values(), *self._uncommitted):
             shard.writer.abort()
 
@@ -79,15 +80,11 @@ class WriteLoop:
                     decoder=info.decoder,
                 )
         except VideoError as error:
-            if self._job.fail_fast:
+            if self._job.config.fail_fast:
                 raise RunError(f"{entry.source}: {error.code}: {error.message}") from error
             return failed_row(entry, video.sample.key, error.code, error.message)
         finally:
             video.assembly.close()
-
-    def _commit_all(self) -> None:
-        while (item := self._complete.get()) is not None:
-            self._commit(*item)
 
     def _commit(self, work: ShardWork, shard: _OpenShard) -> None:
         with self._job.clock.measure("commit"):
@@ -101,5 +98,5 @@ class WriteLoop:
                 stop=self._state.stop.is_set,
             )
             self._uncommitted.remove(shard)
-        self._job.observer.shard(work.shard, sum(file.bytes for file in record.files))
+        self._job.observer.committed(summary_of(record))
         self._lookahead.committed()

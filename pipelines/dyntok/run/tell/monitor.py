@@ -11,25 +11,29 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from dyntok.durable import replaced
 from dyntok.errors import DyntokError, StoreError, UsageError
 from dyntok.records import VideoRow
 from dyntok.run.array import ArrayJob
 from dyntok.run.tell.metrics import render
-from dyntok.run.tell.observer import ForwardingObserver, RunObserver, StageClock
+from dyntok.run.tell.observer import RunObserver, StageClock
 from dyntok.run.tell.rates import difference
 from dyntok.run.tell.runlog import LineFile
 from dyntok.run.tell.snapshot import ENDED, RUNNING, STOPPED, Recent, RunSnapshot
-from dyntok.run.tell.summaries import ShardSummary, summarise
+from dyntok.run.tell.summaries import ShardSummary
 from dyntok.store import StoreRoot
-from dyntok.store.completion import MAX_RECORD_BYTES
-from dyntok.store.names import LOG_FOLDER, record_path
+from dyntok.store.names import LOG_FOLDER
 from dyntok.urls import redact, redact_text
 
 LOCAL_EVERY_S, REMOTE_EVERY_S = 5.0, 30.0
 RECENT_S = 120.0
+# Counts of a run that its snapshot has under the same name.
+COUNTS = (
+    "done", "failed", "shards_done", "frames", "patches", "tokens", "nbytes", "decode_processes", "devices", "queued",
+)  # fmt: skip
 
 
-class RunMonitor(ForwardingObserver):
+class RunMonitor(RunObserver):
     """An observer of one run. Its files under `logs/` are described in `dyntok.run.tell.runlog`.
 
     Use it as a context manager; it begins to write when it is told of a plan with work to do. Nothing that it fails
@@ -39,7 +43,6 @@ class RunMonitor(ForwardingObserver):
     def __init__(
         self,
         root: StoreRoot,
-        inner: RunObserver,
         clock: StageClock,
         *,
         name: str,
@@ -47,7 +50,6 @@ class RunMonitor(ForwardingObserver):
         metrics_file: Path | None = None,
         every_s: float | None = None,
     ) -> None:
-        super().__init__(inner)
         self._root, self._clock, self._name, self._job = root, clock, name, job
         self._every_s = every_s or (LOCAL_EVERY_S if root.is_local else REMOTE_EVERY_S)
         self._metrics_file = metrics_file or default_metrics_file(root, job)
@@ -81,9 +83,9 @@ class RunMonitor(ForwardingObserver):
         self._share = (videos, videos_done, shards, shards_done)
         if shards_done < shards and self._thread is None:
             self._write(RUNNING, "")
-            self._thread = threading.Thread(target=self._run, name="dyntok-monitor", daemon=True)
-            self._thread.start()
-        super().planned(videos, videos_done, shards, shards_done)
+            thread = threading.Thread(target=self._run, name="dyntok-monitor", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def remember(self, summaries: list[ShardSummary]) -> None:
         """Log summaries of shards that earlier runs committed and did not log."""
@@ -93,34 +95,26 @@ class RunMonitor(ForwardingObserver):
     def workers(self, decode_processes: int, devices: int) -> None:
         with self._lock:
             self._counts["decode_processes"], self._counts["devices"] = decode_processes, devices
-        super().workers(decode_processes, devices)
 
     def queued(self, batches: int) -> None:
         with self._lock:
             self._counts["queued"] = batches
-        super().queued(batches)
 
     def frames(self, frames: int, patches: int, tokens: int) -> None:
         with self._lock:
             self._counts.update(frames=frames, patches=patches, tokens=tokens)
-        super().frames(frames, patches, tokens)
 
     def video(self, row: VideoRow) -> None:
         with self._lock:
             self._counts[row.status] += 1
             if row.error_class:
                 self._failures[row.error_class] += 1
-        super().video(row)
 
-    def shard(self, shard: int, bytes_written: int) -> None:
+    def committed(self, summary: ShardSummary) -> None:
         with self._lock:
-            self._counts.update(shards_done=1, nbytes=bytes_written)
-        path = record_path(shard)
-        with suppress(StoreError):
-            summary = summarise(self._root.read_bytes(path, MAX_RECORD_BYTES), shard, self._root.where(path))
-            self.summaries.append(summary)
-            self._log(summary)
-        super().shard(shard, bytes_written)
+            self._counts.update(shards_done=1, nbytes=summary.nbytes)
+        self.summaries.append(summary)
+        self._log(summary)
 
     def snapshot(self, state: str = RUNNING, reason: str = "") -> RunSnapshot:
         """How far the run is now."""
@@ -128,7 +122,6 @@ class RunMonitor(ForwardingObserver):
         with self._lock:
             counts, failures = Counter(self._counts), dict(sorted(self._failures.items()))
         videos, videos_before, shards, shards_before = self._share
-        names = ("done", "failed", "shards_done", "frames", "patches", "tokens", "nbytes")
         return RunSnapshot(
             run=self._name,
             state=state,
@@ -144,13 +137,10 @@ class RunMonitor(ForwardingObserver):
             shards=shards,
             shards_before=shards_before,
             failures=failures,
-            decode_processes=counts["decode_processes"],
-            devices=counts["devices"],
-            queued=counts["queued"],
             stage_seconds=seconds,
             recent=self._recent(now, counts["done"] + counts["failed"], counts["frames"], seconds),
             reason=reason,
-            **{name: counts[name] for name in names},
+            **{name: counts[name] for name in COUNTS},
         )
 
     def _recent(self, now: float, videos: int, frames: int, seconds: dict[str, float]) -> Recent:
@@ -176,10 +166,10 @@ class RunMonitor(ForwardingObserver):
             if local is None:
                 self._root.write_atomic(path, snapshot.to_bytes())
             else:
-                replace_file(local, snapshot.to_bytes())
+                _replace_file(local, snapshot.to_bytes())
         with suppress(OSError):
             if self._metrics_file is not None:
-                replace_file(self._metrics_file, render(snapshot, redact(self._root.url)).encode())
+                _replace_file(self._metrics_file, render(snapshot, redact(self._root.url)).encode())
 
     def _log(self, summary: ShardSummary) -> None:
         with suppress(StoreError):
@@ -207,12 +197,7 @@ def check_metrics_file(path: str) -> Path:
     return file.absolute()
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put a small file in place in one step; readers see the old one or the new one. Raises OSError."""
+def _replace_file(path: Path, data: bytes) -> None:
     path.parent.mkdir(exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replaced(path) as aside:
         aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

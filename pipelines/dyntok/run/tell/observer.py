@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from dyntok.records import PlanEntry, VideoRow
+from dyntok.run.tell.summaries import ShardSummary
 
 
 class RunObserver:
-    """Told of a run's progress; every method may be called from any thread and does nothing here."""
+    """Told of a run's progress. Every method may be called from any thread; none of them does anything by itself."""
 
     def model_loaded(self, name: str, device: str) -> None:
         """The encoder is ready."""
@@ -49,54 +51,33 @@ class RunObserver:
     def video(self, row: VideoRow) -> None:
         """A video was written to its shard, or failed."""
 
+    def committed(self, summary: ShardSummary) -> None:
+        """A shard was committed, and its record says this; tells `shard` of it, unless it is overridden."""
+        self.shard(summary.shard, summary.nbytes)
+
     def shard(self, shard: int, bytes_written: int) -> None:
         """A shard was committed."""
 
 
-class ForwardingObserver(RunObserver):
-    """Passes everything on to another observer; subclasses add what they do themselves."""
+class Observers(RunObserver):
+    """Tells several observers of everything, each in its turn; where one raises, the later ones are not told."""
 
-    def __init__(self, inner: RunObserver) -> None:
-        self._inner = inner
+    def __init__(self, *told: RunObserver) -> None:
+        self._told = told
 
-    def model_loaded(self, name: str, device: str) -> None:
-        self._inner.model_loaded(name, device)
 
-    def listing(self, videos: int) -> None:
-        self._inner.listing(videos)
+def _telling_all(name: str) -> Callable[..., None]:
+    def tell(self: Observers, *args: Any, **kwargs: Any) -> None:
+        for observer in self._told:
+            getattr(observer, name)(*args, **kwargs)
 
-    def skipped(self, name: str, reason: str) -> None:
-        self._inner.skipped(name, reason)
+    return tell
 
-    def waiting(self, reason: str) -> None:
-        self._inner.waiting(reason)
 
-    def planned(self, videos: int, videos_done: int, shards: int, shards_done: int) -> None:
-        self._inner.planned(videos, videos_done, shards, shards_done)
-
-    def workers(self, decode_processes: int, devices: int) -> None:
-        self._inner.workers(decode_processes, devices)
-
-    def queued(self, batches: int) -> None:
-        self._inner.queued(batches)
-
-    def note(self, text: str) -> None:
-        self._inner.note(text)
-
-    def begun(self, entry: PlanEntry) -> None:
-        self._inner.begun(entry)
-
-    def encoded(self, entry: PlanEntry) -> None:
-        self._inner.encoded(entry)
-
-    def frames(self, frames: int, patches: int, tokens: int) -> None:
-        self._inner.frames(frames, patches, tokens)
-
-    def video(self, row: VideoRow) -> None:
-        self._inner.video(row)
-
-    def shard(self, shard: int, bytes_written: int) -> None:
-        self._inner.shard(shard, bytes_written)
+# Made of what there is to hear, so that nothing is forgotten.
+for _name in vars(RunObserver):
+    if not _name.startswith("_"):
+        setattr(Observers, _name, _telling_all(_name))
 
 
 class StageClock:

@@ -19,9 +19,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -35,7 +33,6 @@ from dyntok.urls import redact_text
 
 PART_EVERY_S = 60.0
 
-_RUN: ContextVar[str | None] = ContextVar("dyntok_run", default=None)
 _FILE = re.compile(
     r"logs/(?P<run>run-(?P<start>\d{8}T\d{12}Z)(-job-(?P<index>\d{5,6})-of-(?P<count>\d{5,6}))?-[A-Za-z0-9-]+)"
     r"\.(?P<kind>json|(shards\.)?([0-9]+\.)?jsonl)"
@@ -81,16 +78,6 @@ def new_run_name(job: ArrayJob | None = None) -> str:
     return "-".join(parts)
 
 
-@contextmanager
-def named_run(name: str) -> Iterator[None]:
-    """In here, `RunLog`s belong to the run of this name."""
-    token = _RUN.set(name)
-    try:
-        yield
-    finally:
-        _RUN.reset(token)
-
-
 class LineFile:
     """A file of JSON lines under `logs/`, written as they come, or in parts on an object store. Thread-safe."""
 
@@ -128,8 +115,8 @@ class LineFile:
 class RunLog:
     """The events of a run, one JSON object a line."""
 
-    def __init__(self, root: StoreRoot) -> None:
-        self._file = LineFile(root, _RUN.get() or new_run_name())
+    def __init__(self, root: StoreRoot, name: str) -> None:
+        self._file = LineFile(root, name)
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one event with the current time. Raises StoreError when the disk is full.

@@ -77,18 +77,18 @@ class RunSnapshot:
     @property
     def videos_per_second(self) -> float:
         """Lately; over the whole run where nothing ended lately."""
-        if self.recent.videos and self.recent.seconds > 0:
-            return self.recent.videos / self.recent.seconds
-        elapsed = self.updated - self.started
-        return (self.done + self.failed) / elapsed if elapsed > 0 else 0.0
+        return self._pace(self.recent.videos, self.done + self.failed)
 
     @property
     def frames_per_second(self) -> float:
         """Lately; over the whole run where no frame came lately."""
-        if self.recent.frames and self.recent.seconds > 0:
-            return self.recent.frames / self.recent.seconds
+        return self._pace(self.recent.frames, self.frames)
+
+    def _pace(self, lately: int, in_all: int) -> float:
+        if lately and self.recent.seconds > 0:
+            return lately / self.recent.seconds
         elapsed = self.updated - self.started
-        return self.frames / elapsed if elapsed > 0 else 0.0
+        return in_all / elapsed if elapsed > 0 else 0.0
 
     @property
     def eta_seconds(self) -> float | None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from dyntok.errors import DamageError
 from dyntok.records import VideoRow
-from dyntok.store.completion import DONE, FAILED, CompletionRecord, parse_record
+from dyntok.store.completion import DONE, FAILED, CompletionRecord
+from dyntok.store.dataset import unsign_versioned
 from dyntok.store.signed import HEAD_BYTES, leading_digest, sign, unsign
 
 _FAILED_FIELDS = ("id", "key", "source", "position", "attempt", "error_class", "error")
@@ -62,13 +63,18 @@ def summarise(data: bytes, shard: int, where: str, *, strict: bool = False) -> S
 
     Raises DamageError if it is torn or damaged.
     """
-    content = parse_record(data, where)
+    content = unsign_versioned(data, where)
     if strict:
         CompletionRecord.from_content(content, shard, where)
     try:
         return _summary(content, shard, data)
     except (KeyError, TypeError, ValueError) as error:
         raise DamageError(f"{where} is no valid completion record: {error}") from error
+
+
+def summary_of(record: CompletionRecord) -> ShardSummary:
+    """The summary of a record that is at hand, as `summarise` would find it in the store."""
+    return _summary(asdict(record), record.shard, record.to_bytes())
 
 
 def _summary(content: dict[str, Any], shard: int, data: bytes) -> ShardSummary:

@@ -44,12 +44,12 @@ def failed_videos(out: str, *, shard: int | None = None) -> list[FailedVideo]:
         UsageError: the plan has no such shard.
     """
     root = _opened(out)
-    _check_shard(root, shard)
-    summaries = Survey(root).summaries()
     if shard is not None:
-        found = [(s.shard, row) for s in summaries if s.shard == shard for row in s.failed]
+        _ids(root, shard)
+        found = [(s.shard, row) for s in Survey(root).summaries() if s.shard == shard for row in s.failed]
     else:
-        found = sorted(latest_failures(summaries).values(), key=lambda item: (item[0], item[1].position))
+        failures = latest_failures(Survey(root).summaries()).values()
+        found = sorted(failures, key=lambda item: (item[0], item[1].position))
     return [
         FailedVideo(row.id, row.source, number, row.attempt, row.error_class, row.error)
         for number, row in found
@@ -64,12 +64,9 @@ def run_events(out: str, *, shard: int | None = None) -> Iterator[dict[str, Any]
     Raises as `failed_videos`.
     """
     root = _opened(out)
-    _check_shard(root, shard)
-    events = _merged(root)
     if shard is None:
-        return events
-    with open_plan(root) as plan:
-        ids = {entry.id for entry in plan.shard(shard)}
+        return _merged(root)
+    ids, events = _ids(root, shard), _merged(root)
     return (event for event in events if event.get("shard") == shard or event.get("id") in ids)
 
 
@@ -79,15 +76,15 @@ def _opened(out: str) -> StoreRoot:
     return root
 
 
-def _check_shard(root: StoreRoot, shard: int | None) -> None:
-    if shard is None:
-        return
+def _ids(root: StoreRoot, shard: int) -> set[str]:
+    """Videos of a shard. Raises UsageError if there is no such shard."""
     if not root.exists(PLAN_FILE):
         raise UsageError(f"{root.url} has no plan yet, so no shard {shard}")
     with open_plan(root) as plan:
         if shard not in plan.shard_numbers:
             last = plan.shard_numbers.stop - 1
             raise UsageError(f"{root.url} has no shard {shard}", hint=f"its last one is {last}")
+        return {entry.id for entry in plan.shard(shard)}
 
 
 def _merged(root: StoreRoot) -> Iterator[dict[str, Any]]:

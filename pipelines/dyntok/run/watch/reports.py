@@ -2,46 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from dyntok.records import VideoRow
 from dyntok.urls import redact
 
+MAX_FAILURES = 1000
 
-@dataclass(frozen=True, slots=True)
-class EncodeReport:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """What became of videos, each as its latest attempt ended.
+
+    `videos` counts the inputs of the plan, `done` and `failed` how they ended in all runs so far. `tokens` are by
+    threshold, `bytes` those of the shards; `failures` holds at most `MAX_FAILURES` rows.
+    """
+
+    videos: int = 0
+    done: int = 0
+    failed: int = 0
+    frames: int = 0
+    patches: int = 0
+    tokens: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+    failures: tuple[VideoRow, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreTotals(Totals):
+    """`Totals` of a store, or of a share of it: also shards that are committed, and failed videos by error class."""
+
+    shards_done: int = 0
+    error_classes: dict[str, int] = field(default_factory=dict)
+
+    def of(self, kind: type[Totals]) -> dict[str, Any]:
+        """The fields of `Totals` or `StoreTotals`, for a report that begins with them."""
+        return {item.name: getattr(self, item.name) for item in fields(kind)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeReport(Totals):
     """The outcome of a run.
 
-    `videos` counts the inputs of the plan, `done` and `failed` how they ended in all runs so far, `already` those
-    that earlier runs had finished. `failures` holds at most `MAX_FAILURES` rows. `stage_seconds`: decode stages in
-    CPU seconds of the decode processes, the others in wall seconds of their thread.
+    `already` counts the videos that earlier runs had finished. `stage_seconds`: decode stages in CPU seconds of the
+    decode processes, the others in wall seconds of their thread.
 
     `job_index` and `num_jobs`: which job of an array it was; then all counts are of its share, where a video that the
     plan tries again in a later shard does not count.
     """
 
     out: str
-    videos: int
-    done: int
-    failed: int
     already: int
     shards: int
-    frames: int
-    patches: int
-    tokens: dict[str, int]
-    bytes: int
     seconds: float
     stage_seconds: dict[str, float]
-    failures: tuple[VideoRow, ...] = ()
     job_index: int | None = None
     num_jobs: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", redact(self.out))
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +128,13 @@ class StageStatus:
     frames_per_second: float
 
 
-@dataclass(frozen=True, slots=True)
-class StatusReport:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReport(StoreTotals):
     """How far a store is.
 
     `state` is one of `empty` (nothing is planned), `planned`, `incomplete`, `encoded` (every shard is done, the index
     and the manifest are not written), `complete`. `running`: a process writes now. `shards_failed` shards hold a failed
-    video. `bytes` are those of the shards.
+    video.
 
     The pace is that of the runs that work now, else of the latest: `stages`, `busy` and `bottleneck` as
     `dyntok.run.tell.rates` has them. `eta_seconds` is until the last of the running ones is through; `idle_pending`
@@ -121,19 +144,10 @@ class StatusReport:
     out: str
     state: str
     running: bool
-    videos: int = 0
-    done: int = 0
-    failed: int = 0
     pending: int = 0
     shards: int = 0
-    shards_done: int = 0
     shards_pending: int = 0
     shards_failed: int = 0
-    frames: int = 0
-    patches: int = 0
-    tokens: dict[str, int] = field(default_factory=dict)
-    bytes: int = 0
-    error_classes: dict[str, int] = field(default_factory=dict)
     num_jobs: int | None = None
     jobs: tuple[JobStatus, ...] = ()
     videos_per_second: float = 0.0
@@ -143,14 +157,7 @@ class StatusReport:
     bottleneck: str | None = None
     busy: dict[str, float] = field(default_factory=dict)
     stages: tuple[StageStatus, ...] = ()
-    failures: tuple[VideoRow, ...] = ()
     shard_list: tuple[ShardStatus, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", redact(self.out))
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-MAX_FAILURES = 1000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -95,16 +94,11 @@ def _latest(root: StoreRoot, held: Writers) -> list[RunSnapshot]:
         for file in states:
             if file.job is not None and file.job.count == newest.num_jobs:
                 by_job.setdefault(file.job, file)
-        return _read_all(root, list(by_job.values()))
+        return [run for file in by_job.values() if (run := _read(root, file)) is not None]
     return []
 
 
-def _read_all(root: StoreRoot, files: Sequence[LogFile]) -> list[RunSnapshot]:
-    return [run for file in files if (run := _read(root, file)) is not None]
-
-
 def _read(root: StoreRoot, file: LogFile) -> RunSnapshot | None:
-    try:
+    with suppress(StoreError):
         return RunSnapshot.from_bytes(root.read_bytes(file.path, _MAX_BYTES))
-    except StoreError:
-        return None
+    return None

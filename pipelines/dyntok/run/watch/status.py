@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,12 @@ import numpy.typing as npt
 
 from dyntok.corpus import FrozenPlan
 from dyntok.run.tell.rates import bottleneck, busy_shares
-from dyntok.run.tell.summaries import ShardSummary
-from dyntok.run.watch.indexed import read_index
-from dyntok.run.watch.outcome import Outcome, open_plan, outcome
-from dyntok.run.watch.reports import JobStatus, ShardStatus, StatusReport
+from dyntok.run.watch.outcome import Committed, committed_by_shard, open_plan, read_index
+from dyntok.run.watch.reports import JobStatus, ShardStatus, StatusReport, StoreTotals
 from dyntok.run.watch.runs import Runs, read_runs
 from dyntok.run.watch.survey import Survey, fitting, record_stamps
 from dyntok.store import DatasetInfo, StoreRoot
 from dyntok.store.names import MANIFEST_FILE, PLAN_FILE
-
-Counts = npt.NDArray[np.int64]
 
 
 def status(out: str | os.PathLike[str], *, shards: bool = False) -> StatusReport:
@@ -47,54 +42,19 @@ class StoreWatch:
         DatasetInfo.load(root)
         runs = read_runs(root)
         if not root.exists(PLAN_FILE):
-            return StatusReport(self._root.url, "empty", runs.running)
+            return StatusReport(out=root.url, state="empty", running=runs.running)
         with open_plan(root) as plan:
-            found = self._look(plan)
-            return _report(self._root.url, plan, found, runs, with_shards=shards)
-
-    def _look(self, plan: FrozenPlan) -> _Found:
-        stamps = record_stamps(self._root)
-        finalized = self._root.exists(MANIFEST_FILE)
-        rows = plan.shard_rows()
-        if finalized and (indexed := read_index(self._root, plan, stamps)) is not None:
-            everywhere = np.ones(plan.shards, bool)
-            return _Found(True, indexed.total, everywhere, indexed.done, rows - indexed.done, indexed.nbytes)
-        summaries = fitting(self._survey.summaries(stamps), plan)
-        return _Found.of(finalized, plan, summaries)
+            stamps = record_stamps(root)
+            finalized = root.exists(MANIFEST_FILE)
+            found = read_index(root, plan, stamps) if finalized else None
+            if found is None:
+                found = committed_by_shard(plan, fitting(self._survey.summaries(stamps), plan))
+            return _report(root.url, plan, found, runs, finalized=finalized, with_shards=shards)
 
 
-class _Found:
-    """What is committed: totals, and arrays by shard in the order of the plan."""
-
-    def __init__(
-        self,
-        finalized: bool,
-        total: Outcome,
-        committed: npt.NDArray[np.bool_],
-        done: Counts,
-        failed: Counts,
-        nbytes: Counts,
-    ) -> None:
-        self.finalized, self.total, self.committed = finalized, total, committed
-        self.done, self.failed, self.nbytes = done, failed, nbytes
-
-    @classmethod
-    def of(cls, finalized: bool, plan: FrozenPlan, summaries: Sequence[ShardSummary]) -> _Found:
-        places = np.array([s.shard - plan.shard_numbers.start for s in summaries], np.int64)
-        arrays: list[Any] = []
-        for values in (
-            [True] * len(summaries),
-            [s.done for s in summaries],
-            [len(s.failed) for s in summaries],
-            [s.nbytes for s in summaries],
-        ):
-            array = np.zeros(plan.shards, np.int64)
-            array[places] = values
-            arrays.append(array)
-        return cls(finalized, outcome(plan, summaries), arrays[0].astype(bool), *arrays[1:])
-
-
-def _report(out: str, plan: FrozenPlan, found: _Found, runs: Runs, *, with_shards: bool) -> StatusReport:
+def _report(
+    out: str, plan: FrozenPlan, found: Committed, runs: Runs, *, finalized: bool, with_shards: bool
+) -> StatusReport:
     total = found.total
     seconds = runs.stage_seconds()
     etas = [run.eta_seconds for run in runs.live if run.eta_seconds is not None]
@@ -102,23 +62,18 @@ def _report(out: str, plan: FrozenPlan, found: _Found, runs: Runs, *, with_shard
     pending = plan.videos - total.done - total.failed
     whole_idle = 0 if runs.running else pending
     idle = sum(job.pending for job in jobs if not job.running) if jobs else whole_idle
+    state = "complete" if finalized else "encoded"
+    if total.shards_done < plan.shards:
+        state = "incomplete" if total.shards_done else "planned"
     return StatusReport(
+        **total.of(StoreTotals),
         out=out,
-        state=_state(plan, found),
+        state=state,
         running=runs.running,
-        videos=plan.videos,
-        done=total.done,
-        failed=total.failed,
         pending=pending,
         shards=plan.shards,
-        shards_done=total.shards_done,
         shards_pending=plan.shards - total.shards_done,
         shards_failed=int(np.count_nonzero(found.failed)),
-        frames=total.frames,
-        patches=total.patches,
-        tokens=total.tokens,
-        bytes=total.bytes,
-        error_classes=total.error_classes,
         num_jobs=runs.num_jobs,
         jobs=jobs,
         videos_per_second=sum(run.videos_per_second for run in runs.live),
@@ -128,18 +83,11 @@ def _report(out: str, plan: FrozenPlan, found: _Found, runs: Runs, *, with_shard
         bottleneck=bottleneck(seconds),
         busy=busy_shares(seconds),
         stages=runs.stages(),
-        failures=total.failures,
         shard_list=_shards(plan, found, runs.num_jobs) if with_shards else (),
     )
 
 
-def _state(plan: FrozenPlan, found: _Found) -> str:
-    if found.total.shards_done < plan.shards:
-        return "incomplete" if found.total.shards_done else "planned"
-    return "complete" if found.finalized else "encoded"
-
-
-def _jobs(plan: FrozenPlan, found: _Found, runs: Runs) -> tuple[JobStatus, ...]:
+def _jobs(plan: FrozenPlan, found: Committed, runs: Runs) -> tuple[JobStatus, ...]:
     if runs.num_jobs is None:
         return ()
     rows = plan.shard_rows()
@@ -149,8 +97,8 @@ def _jobs(plan: FrozenPlan, found: _Found, runs: Runs) -> tuple[JobStatus, ...]:
         sums = np.bincount(owner, weights=values, minlength=runs.num_jobs or 1)
         return [round(value) for value in sums.tolist()]
 
-    shards, shards_done = per_job(np.ones(plan.shards)), per_job(found.committed)
-    videos, open_videos = per_job(rows), per_job(rows * ~found.committed)
+    shards, shards_done = per_job(np.ones(plan.shards)), per_job(found.there)
+    videos, open_videos = per_job(rows), per_job(rows * ~found.there)
     jobs = []
     for index in range(runs.num_jobs):
         run, running = runs.of(index), runs.is_running(index)
@@ -170,8 +118,8 @@ def _jobs(plan: FrozenPlan, found: _Found, runs: Runs) -> tuple[JobStatus, ...]:
     return tuple(jobs)
 
 
-def _shards(plan: FrozenPlan, found: _Found, num_jobs: int | None) -> tuple[ShardStatus, ...]:
-    columns = (plan.shard_rows(), found.committed, found.done, found.failed, found.nbytes)
+def _shards(plan: FrozenPlan, found: Committed, num_jobs: int | None) -> tuple[ShardStatus, ...]:
+    columns = (plan.shard_rows(), found.there, found.done, found.failed, found.nbytes)
     return tuple(
         ShardStatus(
             shard=shard,

@@ -1,4 +1,4 @@
 """Finding damage, mending it, and copying a store: `verification`, `repair`, `conversion`.
 
-Imports every other room of `store`; none of them imports it.
+Imports the files of `store` and its other rooms; of those, none imports it. Holds no locks: `dyntok.run` does.
 """

@@ -91,8 +91,8 @@ def place_in_zarr(root: StoreRoot, info: DatasetInfo, record: CompletionRecord, 
     found = _column_of(info, path.removeprefix(group + "/"))
     if found is None:
         return [Place("the metadata of the shard's arrays", everything)]
-    spec, folder, name, number = found
-    stored = f"array {folder}/{name}" if folder else f"array {name}"
+    spec, folder, number = found
+    stored = f"array {folder}/{spec.name}" if folder else f"array {spec.name}"
     if number < 0:
         return [Place(f"the metadata of {stored}", everything)]
     edges = _edges(root, info, record, spec, folder)
@@ -134,8 +134,8 @@ def _is_sound(data: bytes) -> bool:
     )
 
 
-def _column_of(info: DatasetInfo, inside: str) -> tuple[ColumnSpec, str, str, int] | None:
-    """Array, level's folder, name and number of a chunk file (-1: the array's metadata); None for any other file."""
+def _column_of(info: DatasetInfo, inside: str) -> tuple[ColumnSpec, str, int] | None:
+    """Array, level's folder and number of a chunk file (-1: the array's metadata); None for any other file."""
     parts = inside.split("/")
     folders = {level_suffix(threshold) for threshold in info.level_thresholds[1:]}
     folder = parts.pop(0) if parts[0] in folders else ""
@@ -144,8 +144,8 @@ def _column_of(info: DatasetInfo, inside: str) -> tuple[ColumnSpec, str, str, in
     if spec is None:
         return None
     if len(parts) > 2 and parts[1] == "c" and parts[2].isdecimal():
-        return spec, folder, parts[0], int(parts[2])
-    return spec, folder, parts[0], -1
+        return spec, folder, int(parts[2])
+    return spec, folder, -1
 
 
 def _edges(

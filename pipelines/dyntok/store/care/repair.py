@@ -1,4 +1,4 @@
-"""Mending a damaged store: what can be derived is made anew, a changed byte is found again, the rest is set aside.
+"""Mending a damaged store: what can be derived is made anew, the rest is set aside.
 
 Nothing is thrown away: what was damaged goes to `.set-aside/` under the store, and stays until a repair finds the store
 sound and complete. What was set aside is missing, so the next `encode` makes it again, to the same bytes.
@@ -12,10 +12,9 @@ from typing import Any
 from dyntok.errors import DamageError, StoreError, StoreUnavailableError
 from dyntok.records import FileDigest
 from dyntok.store.care.findings import Finding, VerifyReport, encode_command
-from dyntok.store.care.mending import one_byte_off
 from dyntok.store.care.verification import verify
 from dyntok.store.completion import CompletionRecord
-from dyntok.store.dataset import DatasetInfo, unsign_versioned
+from dyntok.store.dataset import DatasetInfo
 from dyntok.store.formats import open_shard_reader
 from dyntok.store.index_build import build_index
 from dyntok.store.manifest import Manifest, write_manifest
@@ -35,11 +34,10 @@ from dyntok.store.names import (
 )
 from dyntok.store.plan_rows import plan_rows
 from dyntok.store.root import StoreRoot
-from dyntok.store.signed import digest_bytes, digest_file
+from dyntok.store.signed import digest_bytes, digest_file, unsign
 from dyntok.store.statistics import gather_statistics, statistics_bytes
 
-_MOST_MENDED = 2**20
-_MOST_TRIALS = 16  # each may take some ten seconds
+_MOST_TRIED_BYTES = 2**13  # all bits of so many are tried in some ten seconds; a usual dataset.json has 2 KB
 _FEW_BYTES = 32
 INPUTS = "INPUT..."
 
@@ -77,14 +75,7 @@ class RepairReport:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
-        return {
-            "url": self.url,
-            "ok": self.ok,
-            "before": self.before.to_json(),
-            "mended": [asdict(item) for item in self.mended],
-            "set_aside": self.set_aside,
-            "commands": list(self.commands),
-        }
+        return asdict(self) | {"ok": self.ok, "before": self.before.to_json()}
 
 
 def repair(url: str) -> RepairReport:
@@ -105,7 +96,6 @@ class _Repair:
         self._folder = ""
         self._manifest: dict[str, FileDigest] = {}
         self._commands: list[str] = []
-        self._trials = _MOST_TRIALS
 
     def run(self, before: VerifyReport) -> RepairReport:
         if before.ok and before.complete:
@@ -113,7 +103,7 @@ class _Repair:
         elif not before.ok:
             self._manifest = self._digests()
             found = before.findings
-            if any(item.path == DATASET_FILE for item in found) and self._put_right(DATASET_FILE, found):
+            if any(item.path == DATASET_FILE for item in found) and self._dataset_put_right():
                 found = verify(self._url).findings  # without it, no shard could be looked into
             self._mend(found)
         return RepairReport(
@@ -123,7 +113,6 @@ class _Repair:
     def _mend(self, findings: tuple[Finding, ...]) -> None:
         paths = list(dict.fromkeys(finding.path for finding in findings))
         paths = [path for path in paths if not self._gathered_again(path, findings)]
-        paths = [path for path in paths if not self._put_right(path, findings)]
         superfluous = {
             path for path in paths if _kinds(findings, path) == {"extra"} and shard_of_record(path) is None
         }
@@ -154,22 +143,18 @@ class _Repair:
             return {}
         return {} if manifest is None else {file.path: file for file in manifest.files}
 
-    def _put_right(self, path: str, findings: tuple[Finding, ...]) -> bool:
-        """Whether one byte was wrong in a small file, and now is right."""
-        if path in (INDEX_FILE, MANIFEST_FILE) or _kinds(findings, path) & {"missing", "extra"}:
-            return False
-        wanted = self._manifest.get(path)
-        if wanted is None and path != DATASET_FILE:  # a whole Zarr shard is one path, too
-            return False
-        if not self._trials or not self._root.exists(path) or self._root.size(path) > _MOST_MENDED:
-            return False
-        self._trials -= 1
-        data = self._root.read_bytes(path, _MOST_MENDED)
-        right = one_byte_off(data, wanted) if wanted is not None else _signed(data)
+    def _dataset_put_right(self) -> bool:
+        """Whether one bit was wrong in dataset.json, and now is right.
+
+        Disks and memory flip single bits. Whatever else is lost, `encode` makes again; without this file nothing can
+        be read, and nobody makes it again.
+        """
+        data = self._root.read_if_there(DATASET_FILE)
+        right = _signed(data) if data is not None and len(data) <= _MOST_TRIED_BYTES else None
         if right is None:
             return False
-        self._root.write_atomic(path, right)
-        self._note(path, "mended", "one byte had changed; its digest proves that it is right again")
+        self._root.write_atomic(DATASET_FILE, right)
+        self._note(DATASET_FILE, "mended", "one bit had changed; its digest proves that it is right again")
         return True
 
     def _gathered_again(self, path: str, findings: tuple[Finding, ...]) -> bool:
@@ -275,8 +260,8 @@ def _signed(data: bytes) -> bytes | None:
             trial = bytearray(data)
             trial[position] ^= 1 << bit
             try:
-                unsign_versioned(bytes(trial), DATASET_FILE, indent=2)
-            except StoreError:
+                unsign(bytes(trial), DATASET_FILE, indent=2)
+            except DamageError:
                 continue
             return bytes(trial)
     return None

@@ -1,1 +1,4 @@
-"""WebDataset shards: `stream` writes tar members, `writer` and `reader` samples. Opened through `store.formats`."""
+"""WebDataset shards: `stream` writes tar members, `writer` and `reader` samples.
+
+Imports the files of `store`, not its other rooms. Opened through `store.formats`; `store.care` looks inside.
+"""

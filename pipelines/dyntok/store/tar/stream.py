@@ -53,13 +53,11 @@ def parse_tar_header(block: bytes, offset: int, file_bytes: int, where: str) -> 
 
     Raises DamageError for links, devices, folders, extended headers, wrong checksums and sizes beyond the file.
     """
+    if block == bytes(BLOCK):
+        return None
     try:
         info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
-    except tarfile.HeaderError as error:
-        if block == bytes(BLOCK):
-            return None
-        raise DamageError(f"{where} has no valid tar header at byte {offset - BLOCK}: {error}") from error
-    except ValueError as error:
+    except (tarfile.HeaderError, ValueError) as error:
         raise DamageError(f"{where} has no valid tar header at byte {offset - BLOCK}: {error}") from error
     if info.type != tarfile.REGTYPE or info.linkname:
         raise DamageError(f"{where} holds {info.name!r}, which is no plain file; shards hold nothing else")

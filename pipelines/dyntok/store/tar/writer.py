@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 
 import numpy as np
 
-from dyntok.errors import StoreError
-from dyntok.records import FileDigest, Level, Sample, VideoRow
-from dyntok.stats import MapStatistics
-from dyntok.store.completion import DONE
+from dyntok.records import FileDigest, Level, Sample
 from dyntok.store.dataset import DatasetInfo
-from dyntok.store.names import FORMAT_VERSION, level_suffix, shard_data_path, shard_name, threshold_name
-from dyntok.store.root import StoreRoot, explain_os_error
-from dyntok.store.samples import check_sample, checked_chunks, count_tokens, marker_index, meta_json
-from dyntok.store.statistics import map_shape, statistics_bytes
-from dyntok.store.tar.stream import TarStream
+from dyntok.store.names import FORMAT_VERSION, level_suffix, threshold_name
+from dyntok.store.root import StoreRoot
+from dyntok.store.samples import checked_chunks, marker_index, meta_json
+from dyntok.store.tar.stream import TarMember, TarStream
 from dyntok.store.tensorfile import TOKEN_DTYPES, Array, encode_header, raw_bytes
-from dyntok.store.writer import ShardContent
+from dyntok.store.writer import ShardWriter, Written
 
 
-class TarShardWriter:
+class TarShardWriter(ShardWriter):
     """Members of a sample: `<key>.safetensors`, `<key>.json`, and `<key>.t050.safetensors` per further level."""
 
     def __init__(self, root: StoreRoot, info: DatasetInfo, shard: int, *, statistics: bool = True) -> None:
-        self._root = root
-        self._info = info
-        self._shard = shard
-        self._path = shard_data_path(shard, "webdataset")
-        self._temporary = root.scratch_dir() / f"{shard_name(shard)}-{uuid.uuid4().hex}.tar"
-        self._count = 0
-        self._keys: set[str] = set()
-        self._statistics = MapStatistics.empty(map_shape(info)) if statistics else None
-        with explain_os_error(str(self._temporary), "write"):
+        super().__init__(root, info, shard, statistics=statistics)
+        with self._explained("write"):
             self._file = self._temporary.open("xb", buffering=0)
         self._tar = TarStream(self._file)
 
@@ -43,67 +32,22 @@ class TarShardWriter:
     def size_bytes(self) -> int:
         return self._tar.position
 
-    def add(
-        self,
-        sample: Sample,
-        *,
-        position: int,
-        source: str,
-        attempt: int = 1,
-        seconds: float = 0.0,
-        decoder: str = "",
-    ) -> VideoRow:
-        check_sample(sample, self._info)
-        if sample.key in self._keys:
-            raise StoreError(f"shard {self._shard} already holds a video with the key {sample.key!r}")
-        mark = self._tar.mark()
-        self._tar.begin_stretch()
-        try:
-            with explain_os_error(str(self._temporary), "write"):
-                offset, nbytes = self._write(sample)
-        except BaseException:
-            with explain_os_error(str(self._temporary), "write"):
-                self._tar.rewind(mark)
-            raise
-        self._keys.add(sample.key)
-        self._count += 1
-        if self._statistics is not None:
-            self._statistics = self._statistics + MapStatistics.of(sample.similarity, self._statistics.shape)
-        return VideoRow(
-            id=sample.id,
-            key=sample.key,
-            source=source,
-            position=position,
-            status=DONE,
-            attempt=attempt,
-            row=self._count - 1,
-            offset=offset,
-            nbytes=nbytes,
-            frames=sample.frame_count,
-            seconds=float(seconds),
-            patches=sample.similarity.size,
-            tokens=count_tokens(sample.similarity, self._info.thresholds),
-            decoder=decoder,
-            checksum=self._tar.stretch_checksum,
-        )
+    def _undo(self) -> Callable[[], None]:
+        return partial(self._tar.rewind, self._tar.mark())
 
-    def finish(self) -> ShardContent:
-        with explain_os_error(str(self._temporary), "write"):
-            self._tar.finish()
-            self._file.close()
-        digest = FileDigest(self._path, self._tar.position, self._tar.sha256)
-        statistics = statistics_bytes(self._statistics, self._shard) if self._statistics else None
-        return ShardContent(self._shard, self._temporary, (digest,), self._count, statistics)
+    def _close(self) -> tuple[FileDigest, ...]:
+        self._tar.finish()
+        self._file.close()
+        return (FileDigest(self._path, self._tar.position, self._tar.sha256),)
 
-    def abort(self) -> None:
+    def _drop(self) -> None:
         self._tar.close()
         with suppress(OSError):  # what could not be flushed is dropped anyway
             self._file.close()
-        with explain_os_error(str(self._temporary), "remove"):
-            self._temporary.unlink(missing_ok=True)
+        self._temporary.unlink(missing_ok=True)
 
-    def _write(self, sample: Sample) -> tuple[int, int]:
-        """Write all members; returns the byte range of the main one."""
+    def _write(self, sample: Sample) -> Written:
+        self._tar.begin_stretch()
         meta = meta_json(sample)
         explicit = self._info.layout == "explicit"
         fixed: dict[str, tuple[str, Array]] = {
@@ -114,11 +58,11 @@ class TarShardWriter:
         self._tar.add(f"{sample.key}.json", len(meta), [meta])
         for level in sample.levels[1:]:
             self._member(sample, level, {}, True)
-        return main
+        return Written(main.offset, main.size, self._tar.stretch_checksum)
 
     def _member(
         self, sample: Sample, level: Level, before: dict[str, tuple[str, Array]], markers: bool
-    ) -> tuple[int, int]:
+    ) -> TarMember:
         """One safetensors member. Wider dtypes stand first, so that all are aligned without holes."""
         tensors = dict(before)
         if markers:
@@ -144,5 +88,4 @@ class TarShardWriter:
             (raw_bytes(chunk) for chunk in checked_chunks(sample, level)),
             [raw_bytes(level.group_size)],
         )
-        member = self._tar.add(f"{sample.key}{suffix}.safetensors", nbytes, content)
-        return member.offset, member.size
+        return self._tar.add(f"{sample.key}{suffix}.safetensors", nbytes, content)

@@ -86,9 +86,8 @@ class RootStore(Store):
     async def delete(self, key: str) -> None:
         raise NotImplementedError("the group is read-only")
 
-    async def list(self) -> AsyncIterator[str]:
-        for key in await asyncio.to_thread(self._found):
-            yield key
+    def list(self) -> AsyncIterator[str]:
+        return self.list_prefix("")
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         for key in await asyncio.to_thread(self._found):

@@ -11,34 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.abc.store import Store
 
 from dyntok.errors import DamageError
 from dyntok.records import VideoRow
 from dyntok.store.completion import CompletionRecord
 from dyntok.store.dataset import DatasetInfo
-from dyntok.store.names import level_suffix, shard_data_path
-from dyntok.store.reader import (
-    FrameChoice,
-    check_explicit,
-    check_files,
-    check_head,
-    check_level,
-    check_row,
-    frame_edges,
-    frame_positions,
-    level_of_frames,
-    take_frames,
-)
+from dyntok.store.names import level_suffix
+from dyntok.store.reader import ShardReader
 from dyntok.store.root import StoreRoot
-from dyntok.store.samples import (
-    MAX_JSON_BYTES,
-    LevelGroups,
-    StoredLevel,
-    StoredVideo,
-    VideoHead,
-    head_from,
-    parse_meta,
-)
+from dyntok.store.samples import MAX_JSON_BYTES, VideoHead, head_from, parse_meta
 from dyntok.store.tensorfile import Array
 from dyntok.store.zarr.access import group_store
 from dyntok.store.zarr.format import (
@@ -51,21 +33,14 @@ from dyntok.store.zarr.format import (
 from dyntok.store.zarr.pipelines import for_reading
 
 
-class _Group:
-    """The group of a shard; its columns share one zarr store."""
-
-    def __init__(self, root: StoreRoot, path: str) -> None:
-        self.root, self.path = root, path
-        self.zarr = group_store(root, path)
-
-
 class _Column:
-    """One array on disk, opened when it is first read."""
+    """One array of a group, opened when it is first read."""
 
-    def __init__(self, group: _Group, folder: str, spec: ColumnSpec) -> None:
-        self._group, self._spec = group, spec
-        self._path = f"{folder}/{spec.name}" if folder else spec.name
-        self.where = group.root.where(f"{group.path}/{self._path}")
+    def __init__(self, root: StoreRoot, group: str, store: Store, folder: str, spec: ColumnSpec) -> None:
+        self._root, self._store, self._spec = root, store, spec
+        self._inside = f"{folder}/{spec.name}" if folder else spec.name
+        self._path = f"{group}/{self._inside}"
+        self.where = root.where(self._path)
         self._array: zarr.Array[Any] | None = None
         self._rows = 0
 
@@ -88,11 +63,10 @@ class _Column:
 
     def _open(self) -> zarr.Array[Any]:
         if self._array is None:
-            path = f"{self._group.path}/{self._path}/zarr.json"
-            raw = self._group.root.read_bytes(path, MAX_META_BYTES)
+            raw = self._root.read_bytes(f"{self._path}/zarr.json", MAX_META_BYTES)
             with _explain_zarr(self.where):
                 self._rows = check_array_metadata(json.loads(raw), self._spec, self.where)
-                array = zarr.open_array(self._group.zarr, path=self._path, mode="r", zarr_format=3)
+                array = zarr.open_array(self._store, path=self._inside, mode="r", zarr_format=3)
                 self._array = for_reading(array)
         return self._array
 
@@ -105,119 +79,77 @@ def _explain_zarr(where: str) -> Iterator[None]:
         raise DamageError(f"{where} cannot be read: {error}", hint="run `dyntok verify`") from error
 
 
-class ZarrShardReader:
-    """See `ShardReader`."""
+class ZarrShardReader(ShardReader):
+    """The videos of a shard share its arrays; prefix sums say which rows are whose."""
 
     def __init__(self, root: StoreRoot, info: DatasetInfo, shard: int, record: CompletionRecord) -> None:
-        check_files(root, info, record)
-        self._info = info
-        self._rows = record.done
-        group = _Group(root, shard_data_path(shard, "zarr"))
-        self._where = root.where(group.path)
-        self._video = {spec.name: _Column(group, "", spec) for spec in video_columns(info)}
+        super().__init__(root, info, shard, record)
+        column = partial(_Column, root, self._path, group_store(root, self._path))
+        self._video = {spec.name: column("", spec) for spec in video_columns(info)}
         folders = ["", *(level_suffix(threshold) for threshold in info.level_thresholds[1:])]
         self._levels = [
-            {spec.name: _Column(group, folder, spec) for spec in level_columns(info)} for folder in folders
+            {spec.name: column(folder, spec) for spec in level_columns(info)} for folder in folders
         ]
-        self._splits: dict[str, Array] = {}
-        self._opened: tuple[int, VideoHead] | None = None
+        self._splits: dict[_Column, Array] = {}
 
-    @property
-    def rows(self) -> tuple[VideoRow, ...]:
-        return self._rows
+    def json_edges(self) -> npt.NDArray[np.int64]:
+        """`[V + 1]` first byte of each video's JSON in `meta_json`."""
+        return self._prefix_sums(self._video["meta_splits"])
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def _read_head(self, video: VideoRow) -> VideoHead:
+        where = f"{self._where} ({video.id})"
+        first, last = self._range(self._video["meta_splits"], video.row)
+        if last - first > MAX_JSON_BYTES:
+            raise DamageError(f"{where} has {last - first} bytes of JSON")
+        meta = parse_meta(self._video["meta_json"].slice(first, last).tobytes(), where)
+        frames = self._range(self._video["frame_splits"], video.row)
+        names = ("similarity", "frame_index", "frame_pts")
+        similarity, index, seconds = (self._video[name].slice(*frames) for name in names)
+        return head_from(meta, similarity, index, seconds, where)
 
-    def head(self, row: int, frames: FrameChoice | None = None) -> VideoHead:
-        if self._opened is None or self._opened[0] != row:
-            self._opened = row, self._read_head(row)
-        head = self._opened[1]
-        if frames is None:
-            return head
-        return take_frames(head, frame_positions(frames, head.frame_count, head.id))
+    def _read_count(self, row: int, level: int) -> int:
+        first, last = self._tokens_of(row, level)
+        return last - first
 
-    def groups(self, row: int, level: int = 0) -> LevelGroups:
-        begin, end = self._token_range(row, level)
+    def _read_splits(
+        self, row: int, level: int
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32] | None]:
+        begin, end = self._tokens_of(row, level)
         columns = self._levels[level]
-        first, last = (edge * self._info.grid.rows for edge in self._edges("frame_splits", self._video, row))
+        first, last = self._grid_rows_of(row)
         splits = columns["row_splits"].slice(first, last + 1) - begin
         if len(splits) and not 0 <= splits.min() <= splits.max() <= end - begin:
             raise DamageError(f"the row splits of {self._where} do not fit its videos")
         scale = columns["token_scale"].slice(begin, end) if "token_scale" in columns else None
-        return LevelGroups(
-            check_level(self._info, level),
-            columns["group_size"].slice(begin, end),
-            splits.astype(np.int32),
-            scale,
-        )
+        return splits.astype(np.int32), scale
 
-    def level(self, row: int, level: int = 0, frames: FrameChoice | None = None) -> StoredLevel:
-        head = self.head(row)
-        groups = self.groups(row, level)
-        begin, end = self._token_range(row, level)
-        if frames is not None:
-            positions = frame_positions(frames, head.frame_count, head.id)
-            fetch = partial(self._tokens, level, begin)
-            return level_of_frames(head, groups, end - begin, positions, fetch)
-        frame_edges(groups.row_splits, head, end - begin)
-        tokens = self._tokens(level, begin, 0, end - begin)
-        return StoredLevel(groups.threshold, tokens, groups.group_size, groups.row_splits, groups.token_scale)
+    def _read_group_size(self, row: int, level: int) -> npt.NDArray[np.uint8]:
+        return self._levels[level]["group_size"].slice(*self._tokens_of(row, level))
 
-    def read(self, row: int, frames: FrameChoice | None = None) -> StoredVideo:
-        head = self.head(row, frames)
-        return StoredVideo(
-            head, tuple(self.level(row, number, frames) for number in range(len(head.thresholds)))
-        )
+    def _read_tokens(self, row: int, level: int, begin: int, end: int) -> Array:
+        first, _ = self._tokens_of(row, level)
+        return self._levels[level]["tokens"].slice(first + begin, first + end)
 
-    def row_marker_index(self, row: int, level: int = 0) -> npt.NDArray[np.int64]:
-        check_explicit(self._info)
-        check_level(self._info, level)
-        first, last = (edge * self._info.grid.rows for edge in self._edges("frame_splits", self._video, row))
-        return self._levels[level]["row_marker_index"].slice(first, last)
+    def _read_markers(self, row: int, level: int) -> npt.NDArray[np.int64]:
+        return self._levels[level]["row_marker_index"].slice(*self._grid_rows_of(row))
 
-    def token_chunks(self, row: int, level: int = 0, chunk_rows: int = 2048) -> Iterator[Array]:
-        first, last = self._token_range(row, level)
-        for begin in range(first, last, chunk_rows):
-            yield self._levels[level]["tokens"].slice(begin, min(begin + chunk_rows, last))
+    def _tokens_of(self, row: int, level: int) -> tuple[int, int]:
+        return self._range(self._levels[level]["video_splits"], row)
 
-    # parts --------------------------------------------------------------------------------------------------
+    def _grid_rows_of(self, row: int) -> tuple[int, int]:
+        first, last = self._range(self._video["frame_splits"], row)
+        return first * self._info.grid.rows, last * self._info.grid.rows
 
-    def _read_head(self, row: int) -> VideoHead:
-        video = check_row(self._rows, row)
-        where = f"{self._where} ({video.id})"
-        first, last = self._edges("meta_splits", self._video, row)
-        if last - first > MAX_JSON_BYTES:
-            raise DamageError(f"{where} has {last - first} bytes of JSON")
-        meta = parse_meta(self._video["meta_json"].slice(first, last).tobytes(), where)
-        first, last = self._edges("frame_splits", self._video, row)
-        similarity = self._video["similarity"].slice(first, last)
-        index = self._video["frame_index"].slice(first, last)
-        seconds = self._video["frame_pts"].slice(first, last)
-        return check_head(head_from(meta, similarity, index, seconds, where), self._info, video)
-
-    def _tokens(self, level: int, offset: int, begin: int, end: int) -> Array:
-        return self._levels[level]["tokens"].slice(offset + begin, offset + end)
-
-    def _token_range(self, row: int, level: int) -> tuple[int, int]:
-        check_level(self._info, level)
-        return self._edges("video_splits", self._levels[level], row, f"{level}")
-
-    def _edges(self, name: str, columns: dict[str, _Column], row: int, tag: str = "") -> tuple[int, int]:
-        """The range of a video in arrays that `name` splits."""
-        check_row(self._rows, row)
-        splits = self._prefix_sums(name, columns, tag)
+    def _range(self, column: _Column, row: int) -> tuple[int, int]:
+        """The rows of a video in the arrays that `column` splits."""
+        splits = self._prefix_sums(column)
         return int(splits[row]), int(splits[row + 1])
 
-    def json_edges(self) -> npt.NDArray[np.int64]:
-        """`[V + 1]` first byte of each video's JSON in `meta_json`."""
-        return self._prefix_sums("meta_splits", self._video)
-
-    def _prefix_sums(self, name: str, columns: dict[str, _Column], tag: str = "") -> Array:
-        splits = self._splits.get(name + tag)
-        if splits is None:
-            splits = columns[name].all()
+    def _prefix_sums(self, column: _Column) -> Array:
+        """All of them, checked, and read once."""
+        if column not in self._splits:
+            splits = column.all()
             if len(splits) != len(self._rows) + 1 or splits[0] != 0 or (np.diff(splits) < 0).any():
-                raise DamageError(f"{columns[name].where} holds no prefix sums of {len(self._rows)} videos")
-            self._splits[name + tag] = splits
-        return splits
+                raise DamageError(f"{column.where} holds no prefix sums of {len(self._rows)} videos")
+            self._splits[column] = splits
+        return self._splits[column]

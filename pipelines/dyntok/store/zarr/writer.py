@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import uuid
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,14 @@ from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
 from dyntok.durable import begin_write_out_path
-from dyntok.errors import StoreError
-from dyntok.records import FileDigest, Level, Sample, VideoRow
-from dyntok.stats import MapStatistics
-from dyntok.store.completion import DONE
+from dyntok.records import FileDigest, Level, Sample
 from dyntok.store.dataset import DatasetInfo
-from dyntok.store.names import FORMAT_VERSION, level_suffix, shard_data_path, shard_name
-from dyntok.store.root import StoreRoot, explain_os_error
-from dyntok.store.samples import check_sample, checked_chunks, count_tokens, marker_index, meta_json
+from dyntok.store.names import FORMAT_VERSION, level_suffix
+from dyntok.store.root import StoreRoot
+from dyntok.store.samples import checked_chunks, marker_index, meta_json
 from dyntok.store.signed import digest_bytes, digest_path
-from dyntok.store.statistics import map_shape, statistics_bytes
 from dyntok.store.tensorfile import Array
-from dyntok.store.writer import ShardContent
+from dyntok.store.writer import ShardWriter, Written
 from dyntok.store.zarr.format import ColumnSpec, codecs, level_columns, video_columns
 from dyntok.store.zarr.pipelines import for_writing
 
@@ -67,7 +63,7 @@ class _Column:
     """An array that grows by rows. It is written one whole Zarr shard at a time; the rest waits in memory."""
 
     def __init__(self, group: zarr.Group, spec: ColumnSpec, attributes: dict[str, Any]) -> None:
-        self._spec = spec
+        self.spec = spec
         array = group.create_array(
             spec.name,
             shape=(0, *spec.row_shape),
@@ -92,18 +88,18 @@ class _Column:
 
     def append(self, rows: Array) -> None:
         while len(rows):
-            part = rows[: self._spec.shard_rows - self._waiting]
+            part = rows[: self.spec.shard_rows - self._waiting]
             self._buffer[self._waiting : self._waiting + len(part)] = part
             self._waiting += len(part)
             rows = rows[len(part) :]
-            if self._waiting == self._spec.shard_rows:
+            if self._waiting == self.spec.shard_rows:
                 self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
         if not self._waiting:
             return
-        self._array.resize((self._written + self._waiting, *self._spec.row_shape))
+        self._array.resize((self._written + self._waiting, *self.spec.row_shape))
         self._array[self._written :] = self._buffer[: self._waiting]
         self._written += self._waiting
         self._waiting = 0
@@ -111,26 +107,20 @@ class _Column:
     def truncate(self, count: int) -> None:
         """Drop every row from `count` on; the rows of a Zarr shard that is now partial wait again."""
         if count < self._written:
-            whole = count // self._spec.shard_rows * self._spec.shard_rows
+            whole = count // self.spec.shard_rows * self.spec.shard_rows
             self._buffer[: count - whole] = self._array[whole:count]
-            self._array.resize((whole, *self._spec.row_shape))
+            self._array.resize((whole, *self.spec.row_shape))
             self._written = whole
         self._waiting = count - self._written
 
 
-class ZarrShardWriter:
+class ZarrShardWriter(ShardWriter):
     """See `format` for the arrays."""
 
     def __init__(self, root: StoreRoot, info: DatasetInfo, shard: int, *, statistics: bool = True) -> None:
-        self._info = info
-        self._shard = shard
-        self._path = shard_data_path(shard, "zarr")
-        self._temporary = root.scratch_dir() / f"{shard_name(shard)}-{uuid.uuid4().hex}.zarr"
-        self._count = 0
+        super().__init__(root, info, shard, statistics=statistics)
         self._bytes = 0
-        self._keys: set[str] = set()
-        self._statistics = MapStatistics.empty(map_shape(info)) if statistics else None
-        with explain_os_error(str(self._temporary), "write"):
+        with self._explained("write"):
             self._folder = _HashedFolder(self._temporary)
             group = zarr.create_group(self._folder, attributes=self._group_attributes())
             self._video = {spec.name: _Column(group, spec, {}) for spec in video_columns(info)}
@@ -141,10 +131,11 @@ class ZarrShardWriter:
                 self._levels.append(
                     {spec.name: _Column(where, spec, self._attributes(spec)) for spec in level_columns(info)}
                 )
-            for columns in (self._video, *self._levels):
-                for name, column in columns.items():
-                    if name.endswith("_splits"):
-                        column.append(np.zeros(1, np.int64))
+            parts = (self._video, *self._levels)
+            self._columns = [column for part in parts for column in part.values()]
+            for column in self._columns:
+                if column.spec.name.endswith("_splits"):
+                    column.append(np.zeros(1, np.int64))
 
     def _group_attributes(self) -> dict[str, Any]:
         info = self._info
@@ -163,59 +154,28 @@ class ZarrShardWriter:
     def size_bytes(self) -> int:
         return self._bytes
 
-    def add(
-        self,
-        sample: Sample,
-        *,
-        position: int,
-        source: str,
-        attempt: int = 1,
-        seconds: float = 0.0,
-        decoder: str = "",
-    ) -> VideoRow:
-        check_sample(sample, self._info)
-        if sample.key in self._keys:
-            raise StoreError(f"shard {self._shard} already holds a video with the key {sample.key!r}")
-        columns = [column for part in (self._video, *self._levels) for column in part.values()]
-        marks = [len(column) for column in columns]
-        first_token = len(self._levels[0]["tokens"])
-        before = self._bytes
-        try:
-            with explain_os_error(str(self._temporary), "write"):
-                self._write(sample)
-        except BaseException:
-            with explain_os_error(str(self._temporary), "write"):
-                for column, mark in zip(columns, marks, strict=True):
-                    column.truncate(mark)
-            self._bytes = before
-            raise
-        self._keys.add(sample.key)
-        self._count += 1
-        if self._statistics is not None:
-            self._statistics = self._statistics + MapStatistics.of(sample.similarity, self._statistics.shape)
-        stored = len(self._levels[0]["tokens"]) - first_token
-        return VideoRow(
-            id=sample.id,
-            key=sample.key,
-            source=source,
-            position=position,
-            status=DONE,
-            attempt=attempt,
-            row=self._count - 1,
-            offset=first_token,
-            nbytes=stored * self._token_bytes,
-            frames=sample.frame_count,
-            seconds=float(seconds),
-            patches=sample.similarity.size,
-            tokens=count_tokens(sample.similarity, self._info.thresholds),
-            decoder=decoder,
-        )
+    def _undo(self) -> Callable[[], None]:
+        marks, size = [len(column) for column in self._columns], self._bytes
 
-    @property
-    def _token_bytes(self) -> int:
-        return level_columns(self._info)[0].row_bytes
+        def undo() -> None:
+            for column, mark in zip(self._columns, marks, strict=True):
+                column.truncate(mark)
+            self._bytes = size
 
-    def _write(self, sample: Sample) -> None:
+        return undo
+
+    def _close(self) -> tuple[FileDigest, ...]:
+        for column in self._columns:
+            column.flush()
+        return self._folder.files(self._path)
+
+    def _drop(self) -> None:
+        if self._temporary.exists():
+            shutil.rmtree(self._temporary)
+
+    def _write(self, sample: Sample) -> Written:
+        tokens = self._levels[0]["tokens"]
+        first = len(tokens)
         meta = np.frombuffer(meta_json(sample), np.uint8)
         self._append(self._video, "meta_json", meta)
         self._append(self._video, "meta_splits", np.array([len(self._video["meta_json"])]))
@@ -225,6 +185,7 @@ class ZarrShardWriter:
         self._append(self._video, "frame_splits", np.array([len(self._video["similarity"])]))
         for columns, level in zip(self._levels, sample.levels, strict=True):
             self._write_level(sample, columns, level)
+        return Written(first, (len(tokens) - first) * tokens.spec.row_bytes)
 
     def _write_level(self, sample: Sample, columns: dict[str, _Column], level: Level) -> None:
         first = len(columns["tokens"])
@@ -241,17 +202,3 @@ class ZarrShardWriter:
     def _append(self, columns: dict[str, _Column], name: str, rows: Array) -> None:
         columns[name].append(rows)
         self._bytes += rows.nbytes
-
-    def finish(self) -> ShardContent:
-        with explain_os_error(str(self._temporary), "write"):
-            for columns in (self._video, *self._levels):
-                for column in columns.values():
-                    column.flush()
-            digests = self._folder.files(self._path)
-        statistics = statistics_bytes(self._statistics, self._shard) if self._statistics else None
-        return ShardContent(self._shard, self._temporary, digests, self._count, statistics)
-
-    def abort(self) -> None:
-        with explain_os_error(str(self._temporary), "remove"):
-            if self._temporary.exists():
-                shutil.rmtree(self._temporary)

@@ -20,6 +20,8 @@ from dyntok.store.names import LOG_FOLDER, shard_name
 ATTEMPT_FOLDER = f"{LOG_FOLDER}/attempts"
 _FILE = re.compile(rf"{ATTEMPT_FOLDER}/shard-([0-9]{{6,9}})\.json")
 _MAX_BYTES = 2**24
+# Before, a video was also blamed for errors that no process died of.
+_VERSION = 2
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class ShardAttempts:
 
     def to_bytes(self) -> bytes:
         content = {
+            "version": _VERSION,
             "plan_digest": self.plan_digest,
             "lost": self.lost,
             "alone": {str(position): count for position, count in sorted(self.alone.items())},
@@ -46,13 +49,19 @@ class ShardAttempts:
 
     @classmethod
     def from_json(cls, content: Any) -> ShardAttempts:
-        """Raises KeyError, TypeError, ValueError or AttributeError for anything else than what `to_bytes` wrote."""
-        return cls(
+        """Raises KeyError, TypeError, ValueError or AttributeError for anything else than what `to_bytes` wrote.
+
+        Whom an earlier version blames is under suspicion, and tried alone once more.
+        """
+        known = cls(
             plan_digest=str(content["plan_digest"]),
             lost=int(content["lost"]),
             alone={int(position): int(count) for position, count in content["alone"].items()},
             quarantined={int(position) for position in content["quarantined"]},
         )
+        if content.get("version") != _VERSION:
+            known.alone, known.quarantined = dict.fromkeys(known.alone.keys() | known.quarantined, 0), set()
+        return known
 
 
 class Ledger:
@@ -97,7 +106,7 @@ class Ledger:
 
     def survived(self, place: Place) -> None:
         """The video was encoded alone: it is innocent."""
-        if self._shards[place[0]].alone.pop(place[1], 0):
+        if self._shards[place[0]].alone.pop(place[1], None) is not None:
             self._save(place[0])
 
     def died_alone(self, place: Place) -> bool:

@@ -1,4 +1,4 @@
-"""Marks that outlive their process: which videos it had begun and not finished when it died.
+"""What outlives a process: which videos it had begun and not finished when it died, and whether the kernel kills.
 
 One short line a step, appended with a single write, so that the kernel keeps them whatever happens to the process.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dyntok.records import PlanEntry, VideoRow
-from dyntok.run.tell.observer import ForwardingObserver, RunObserver
+from dyntok.run.tell.observer import RunObserver
 from dyntok.store.root import explain_os_error
 
 try:
@@ -22,6 +22,9 @@ except ImportError:  # Windows: marks are kept there, but nobody can tell whethe
 
 Place = tuple[int, int]
 """Shard and position of a video."""
+
+# Times that a process may be killed from outside over one video before that counts against it.
+KILLS_FORGIVEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,52 +39,42 @@ class Traces:
     suspects: tuple[Place, ...] = ()
 
 
-class Marks(ForwardingObserver):
-    """Writes the marks of one process; `inner` is told of everything too. The file is locked while it is open.
+class Marks(RunObserver):
+    """Writes the marks of one process. The file is locked while it is open.
 
     Raises StoreError if the file cannot be made.
     """
 
-    def __init__(self, path: Path, inner: RunObserver) -> None:
-        super().__init__(inner)
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._unwritten: dict[str, Place] = {}
         with explain_os_error(str(path), "write"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         if fcntl is not None:
-            with suppress(
-                OSError
-            ):  # a file system without locks: then nobody takes these marks for abandoned
+            with suppress(OSError):  # without locks, nobody takes these marks for abandoned
                 fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def begun(self, entry: PlanEntry) -> None:
         self._unwritten[entry.id] = entry.shard, entry.position
         self._write(f"begun {entry.shard} {entry.position}")
-        self._inner.begun(entry)
 
     def encoded(self, entry: PlanEntry) -> None:
         if entry.id in self._unwritten:
             self._write(f"encoded {entry.shard} {entry.position}")
-        self._inner.encoded(entry)
 
     def video(self, row: VideoRow) -> None:
         place = self._unwritten.pop(row.id, None)
         if place is not None:
             self._write(f"written {place[0]} {place[1]}")
-        self._inner.video(row)
 
     def shard(self, shard: int, bytes_written: int) -> None:
         self._write(f"shard {shard}")
-        self._inner.shard(shard, bytes_written)
 
-    def close(self, *, keep: bool) -> None:
-        """Stop marking; without `keep`, nothing is left for a later run to find."""
-        if not keep:
-            with suppress(
-                OSError
-            ):  # a later run tries these videos alone, which costs it time and nothing else
-                self._path.unlink(missing_ok=True)
+    def close(self) -> None:
+        """Stop marking; nothing is left for a later run to find, for the process lives."""
+        with suppress(OSError):  # a later run tries these videos alone, which costs it time and nothing else
+            self._path.unlink(missing_ok=True)
         os.close(self._handle)
 
     def _write(self, line: str) -> None:
@@ -90,10 +83,13 @@ class Marks(ForwardingObserver):
 
 
 def read_marks(path: Path) -> Traces:
-    """What the marks in a file say. A line that was cut short ends the reading; a missing file says nothing."""
+    """What the marks in a file say. A line that was cut short ends the reading.
+
+    A file that is gone or may not be read says nothing.
+    """
     try:
         lines = path.read_text(encoding="ascii", errors="replace").split("\n")[:-1]
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return Traces()
     return traces(lines)
 
@@ -122,17 +118,20 @@ def traces(lines: Iterable[str]) -> Traces:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether the process that wrote these marks is gone."""
+    """Whether the process that wrote these marks is gone; not where that cannot be told."""
     if fcntl is None:
         return False
     try:
-        handle = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Over NFS, holding a lock alone takes the right to write, which another user's file may not give.
+        with open(path, "rb+" if os.access(path, os.W_OK) else "rb", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
-    finally:
-        os.close(handle)
     return True
+
+
+def kernel_kills() -> int:
+    """Processes that the kernel has killed for want of memory, in any control group; 0 where it does not say."""
+    with suppress(OSError), open("/proc/vmstat", encoding="ascii") as counters:
+        return next((int(line.split()[1]) for line in counters if line.startswith("oom_kill ")), 0)
+    return 0

@@ -1,7 +1,8 @@
-"""For the local executor: videos encoded alone, in a child process whose death is no harm.
+"""Videos encoded alone, where the death of the process is no harm.
 
-The child loads the model and waits for one line of JSON a video; it answers each with a line. It is started before
-this process loads the model itself, and runs nothing of the caller's `__main__`.
+An actor does so itself. The local executor has a child process for it, which loads the model and waits for one line of
+JSON a video; it answers each with a line. It is started before this process loads the model itself, and runs nothing
+of the caller's `__main__`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+import traceback
+from dataclasses import replace
 from typing import Any
 
 from dyntok.errors import DyntokError, RunError
 from dyntok.records import PlanEntry
 from dyntok.run.executors.context import RunContext, absolute_config
-from dyntok.run.executors.deaths.kills import KILLS_FORGIVEN, kernel_kills
+from dyntok.run.executors.deaths.marks import KILLS_FORGIVEN, kernel_kills
+from dyntok.run.shard.feeder import encode_shards
+from dyntok.run.shard.job import ShardJob
+from dyntok.run.shard.messages import ShardWork
+from dyntok.run.tell.observer import RunObserver, StageClock
+from dyntok.store import DatasetInfo, StoreRoot
 
 CHILD = "dyntok.run.executors.deaths.probing"
 _BOOT = (
@@ -26,6 +33,25 @@ _BOOT = (
     "sys.path[:]=a['path']; import_module(a['child']).main(a)"
 )
 READY, SURVIVED = "ready", "survived"
+
+
+def encode_alone(job: ShardJob, entry: PlanEntry) -> None:
+    """Run the shard function on one video, into a store that is thrown away. Raises as `encode_shards` does."""
+    with tempfile.TemporaryDirectory(prefix="dyntok-probe-") as folder:
+        config = job.config.model_copy(update={"fail_fast": False})
+        alone = replace(job, root=StoreRoot.open(folder), config=config, observer=RunObserver())
+        encode_shards(alone, [ShardWork(entry.shard, (replace(entry, position=0),))])
+
+
+def blameless(error: BaseException) -> DyntokError:
+    """The error itself if it is dyntok's own; else it is printed, and what this gives says so."""
+    if isinstance(error, DyntokError):
+        return error
+    traceback.print_exception(error)
+    return RunError(
+        f"unexpected {type(error).__name__}: {error}",
+        hint="no video is blamed for it: stderr, or logs/shards/ of a run on Ray, has the traceback",
+    )
 
 
 class ProbeChild:
@@ -44,37 +70,27 @@ class ProbeChild:
         self._scratch.cleanup()
 
     def died_of(self, entry: PlanEntry) -> bool:
-        """Whether encoding the video killed the process. Raises RunError if it cannot be tried.
+        """Whether encoding the video killed the process. Raises RunError if it cannot be tried, or raises an error.
 
         A process that was killed, and not by a kernel out of memory, was killed by somebody: it is tried again, a few
         times.
         """
         for _ in range(KILLS_FORGIVEN + 1):
             if self._process is None:
-                self._process = self._start()
+                self._start()
             before = kernel_kills()
             answer = self._ask(json.dumps([entry.shard, entry.position]))
             if answer == SURVIVED:
                 return False
             status = self._end()
             if answer:
-                raise RunError(f"{entry.source} cannot be looked into: {json.loads(answer)}")
+                message, hint = json.loads(answer)
+                raise RunError(f"{entry.source} cannot be looked into: {message}", hint=hint)
             if status != -signal.SIGKILL or kernel_kills() > before:
                 return True
         return True
 
-    def _start(self) -> subprocess.Popen[str]:
-        for _ in range(KILLS_FORGIVEN + 1):
-            process = self._spawn()
-            if process.stdout is not None and process.stdout.readline().strip() == READY:
-                return process
-            process.kill()
-            process.communicate()
-            if process.returncode != -signal.SIGKILL:
-                break
-        raise RunError("the process for videos under suspicion cannot be started; stderr says why")
-
-    def _spawn(self) -> subprocess.Popen[str]:
+    def _start(self) -> None:
         import torch
 
         arguments = {
@@ -86,19 +102,20 @@ class ProbeChild:
             # A child that dies cannot clean up.
             "scratch": self._scratch.name,
         }
-        process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        if process.stdin is not None:
+        for _ in range(KILLS_FORGIVEN + 1):
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
             # Not as an argument, which any user of the machine can read: the store's address may hold credentials.
-            with suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(arguments) + "\n")
-                process.stdin.flush()
-        return process
+            if self._ask(json.dumps(arguments)) == READY:
+                return
+            if self._end() != -signal.SIGKILL:
+                break
+        raise RunError("the process for videos under suspicion cannot be started; stderr says why")
 
     def _ask(self, question: str) -> str:
         """The answer; empty if the process died."""
@@ -127,13 +144,10 @@ def main(arguments: dict[str, Any]) -> None:
     import torch
 
     from dyntok.config import EncodeConfig
-    from dyntok.run.executors.deaths.probe import probe_video
+    from dyntok.corpus import FrozenPlan
     from dyntok.run.settings import decode_settings
-    from dyntok.run.shard.job import shard_job
     from dyntok.run.shard.model import load_model
-    from dyntok.run.tell.observer import RunObserver, StageClock
-    from dyntok.run.watch.outcome import open_plan
-    from dyntok.store import DatasetInfo, StoreRoot
+    from dyntok.store.names import PLAN_FILE
     from dyntok.video import DecodePool
 
     # What libraries print must not be taken for an answer.
@@ -143,16 +157,17 @@ def main(arguments: dict[str, Any]) -> None:
     torch.set_num_threads(arguments["threads"])
     root = StoreRoot.open(arguments["out"])
     config = EncodeConfig(**arguments["config"])
-    plan, info = open_plan(root), DatasetInfo.load(root)
+    plan, info = FrozenPlan.open(root.seekable(PLAN_FILE)), DatasetInfo.load(root)
     encoder = load_model(config)
     with DecodePool(decode_settings(config, encoder.spec), workers=1) as pool:
-        job = shard_job(root, info, config, encoder, pool, RunObserver(), StageClock())
+        job = ShardJob(root, info, config, encoder, pool, RunObserver(), StageClock())
         print(READY, file=answers, flush=True)
         for line in sys.stdin:
             shard, position = json.loads(line)
+            answer = SURVIVED
             try:
-                probe_video(job, plan.shard(shard)[position])
-            except DyntokError as error:
-                print(json.dumps(error.message), file=answers, flush=True)
-                continue
-            print(SURVIVED, file=answers, flush=True)
+                encode_alone(job, plan.shard(shard)[position])
+            except Exception as error:  # noqa: BLE001 - the parent raises it
+                told = blameless(error)
+                answer = json.dumps([told.message, told.hint])
+            print(answer, file=answers, flush=True)

@@ -12,10 +12,10 @@ import shutil
 import tempfile
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,18 +23,23 @@ import torch
 
 from dyntok.errors import CheckpointError, DyntokError, RunError
 from dyntok.records import PlanEntry, VideoRow
-from dyntok.run.executors.deaths.kills import kernel_kills
-from dyntok.run.executors.deaths.marks import Marks
-from dyntok.run.executors.deaths.probe import probe_video
-from dyntok.run.executors.ray.exchange import ActorTask, Progress, ShardResult, Started
-from dyntok.run.executors.ray.output import CapturedOutput
-from dyntok.run.executors.ray.remains import FOLDER_PREFIX, MARKS_FILE, OUTPUT_FILE, remove_stale_folders
+from dyntok.run.executors.deaths.marks import Marks, kernel_kills
+from dyntok.run.executors.deaths.probing import blameless, encode_alone
+from dyntok.run.executors.ray.exchange import ActorReport, ActorTask, ShardResult, Started
+from dyntok.run.executors.ray.remains import (
+    FOLDER_PREFIX,
+    MARKS_FILE,
+    OUTPUT_FILE,
+    CapturedOutput,
+    remove_stale_folders,
+)
 from dyntok.run.settings import decode_settings, differences, software_versions
 from dyntok.run.shard.feeder import encode_shards
-from dyntok.run.shard.job import shard_job
+from dyntok.run.shard.job import ShardJob
 from dyntok.run.shard.messages import ShardWork
 from dyntok.run.shard.model import load_model, save_row_marker
-from dyntok.run.tell.observer import RunObserver, StageClock
+from dyntok.run.tell.observer import Observers, RunObserver, StageClock
+from dyntok.run.tell.summaries import ShardSummary
 from dyntok.store import DatasetInfo, StoreRoot
 from dyntok.video import DecodePool
 from dyntok.vision import VisualEncoder
@@ -52,7 +57,10 @@ class EncodeActor:
         self._output = CapturedOutput(self._folder / OUTPUT_FILE)
         self._clock = StageClock()
         self._reporter = _Reporter()
-        self._marks = Marks(self._folder / MARKS_FILE, self._reporter)
+        self._marks = Marks(self._folder / MARKS_FILE)
+        self._undo = ExitStack()
+        self._undo.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        self._undo.callback(self._marks.close)
         self._lock = threading.Lock()
         self._inbox: Inbox | None = None
         self._thread: threading.Thread | None = None
@@ -65,11 +73,11 @@ class EncodeActor:
         task = self._task
         try:
             torch.set_num_threads(task.torch_threads)
-            root = StoreRoot.open(task.url)
+            root = StoreRoot.open(task.url, scratch=task.scratch)
             check_store(root, task.info)
             check_software(task.software)
             settings = decode_settings(task.config, task.spec)
-            self._pool = DecodePool(settings, workers=task.config.decode_workers)
+            pool = self._undo.enter_context(DecodePool(settings, workers=task.config.decode_workers))
             with self._clock.measure("load"):
                 encoder = self.load()
             if encoder.spec.fingerprint != task.spec.fingerprint:
@@ -78,10 +86,12 @@ class EncodeActor:
                     hint="give every node the same checkpoint; with a hub model, name a --revision",
                 )
             save_row_marker(root, encoder)
-            self._job = shard_job(root, task.info, task.config, encoder, self._pool, self._marks, self._clock)
-        except DyntokError as error:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            return error
+            told = Observers(self._marks, self._reporter)
+            self._job = ShardJob(root, task.info, task.config, encoder, pool, told, self._clock)
+        except Exception as error:  # noqa: BLE001 - the driver raises it
+            failure = blameless(error)
+            self._undo.close()
+            return failure
         return Started(
             node=platform.node(),
             node_id=ray.get_runtime_context().get_node_id(),
@@ -101,14 +111,13 @@ class EncodeActor:
         future: Future[ShardResult] = Future()
         with self._lock:
             if self._inbox is None:
-                self._inbox = Inbox()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._inbox,), name="dyntok-shards", daemon=True
-                )
-                self._thread.start()
+                inbox = Inbox()
+                thread = threading.Thread(target=self._run, args=(inbox,), name="dyntok-shards", daemon=True)
+                thread.start()
+                self._inbox, self._thread = inbox, thread
             self._reporter.await_shard(work.shard, future)
             if not self._inbox.put(work):
-                self._reporter.settle(ShardResult(work.shard, returned=True))
+                self._reporter.settle(ShardResult(work.shard))
         result = future.result()
         return replace(result, output=self._output.since(begun_at))
 
@@ -116,16 +125,14 @@ class EncodeActor:
         """Encode one video with nothing else in this process, and commit it to nowhere."""
         self._close_inbox()
         begun_at = self._output.position()
-        result = ShardResult(entry.shard)
+        failure = None
         try:
-            probe_video(self._job, entry)
-        except DyntokError as error:
-            result = replace(result, error=error)
-        except Exception:  # noqa: BLE001 - any other error is the video's doing, like a crash
-            result = replace(result, crash=traceback.format_exc())
-        return replace(result, output=self._output.since(begun_at))
+            encode_alone(self._job, entry)
+        except Exception as error:  # noqa: BLE001 - the driver is told
+            failure = blameless(error)
+        return ShardResult(entry.shard, error=failure, output=self._output.since(begun_at))
 
-    def progress(self, wait_s: float) -> Progress:
+    def progress(self, wait_s: float) -> ActorReport:
         """What happened since the last call; waits up to `wait_s` for something to report."""
         until = time.monotonic() + wait_s
         while (report := self._reporter.take()).is_empty and time.monotonic() < until:
@@ -140,14 +147,12 @@ class EncodeActor:
         with self._lock:
             if self._inbox is not None:
                 for work in self._inbox.close():
-                    self._reporter.settle(ShardResult(work.shard, returned=True))
+                    self._reporter.settle(ShardResult(work.shard))
 
     def stop(self) -> None:
         """End in order, when no shard is in work: nothing is left on the node."""
         self._close_inbox()
-        self._pool.close()
-        self._marks.close(keep=False)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._undo.close()
 
     def _close_inbox(self) -> None:
         self.drain()
@@ -160,10 +165,8 @@ class EncodeActor:
         """The pipeline's thread."""
         try:
             encode_shards(self._job, inbox)
-        except DyntokError as error:
-            self._reporter.break_off(error, "")
-        except BaseException:  # noqa: BLE001 - the driver is told, and replaces this actor
-            self._reporter.break_off(None, traceback.format_exc())
+        except BaseException as error:  # noqa: BLE001 - the driver is told, and replaces this actor
+            self._reporter.break_off(blameless(error))
 
 
 class Inbox(Iterator[ShardWork | None]):
@@ -200,18 +203,18 @@ class _Reporter(RunObserver):
     """Adds up what the driver will ask for, and settles the calls whose shards are committed."""
 
     def __init__(self) -> None:
-        self._progress = Progress()
+        self._report = ActorReport()
         self._queued = 0
         self._futures: dict[int, Future[ShardResult]] = {}
         self._shards: dict[str, int] = {}
-        self._broken: tuple[DyntokError | None, str] | None = None
+        self._broken: DyntokError | None = None
         self._lock = threading.Lock()
 
     def await_shard(self, shard: int, future: Future[ShardResult]) -> None:
         with self._lock:
             self._futures[shard] = future
         if self._broken is not None:
-            self.break_off(*self._broken)
+            self.break_off(self._broken)
 
     def settle(self, result: ShardResult) -> None:
         with self._lock:
@@ -219,17 +222,17 @@ class _Reporter(RunObserver):
         if future is not None:
             future.set_result(result)
 
-    def break_off(self, error: DyntokError | None, crash: str) -> None:
+    def break_off(self, error: DyntokError) -> None:
         """No shard will be committed any more."""
-        self._broken = error, crash
+        self._broken = error
         with self._lock:
             shards = list(self._futures)
         for shard in shards:
-            self.settle(ShardResult(shard, error=error, crash=crash))
+            self.settle(ShardResult(shard, error=error))
 
-    def take(self) -> Progress:
+    def take(self) -> ActorReport:
         with self._lock:
-            taken, self._progress = self._progress, Progress()
+            taken, self._report = self._report, ActorReport()
         taken.queued = self._queued
         return taken
 
@@ -242,17 +245,17 @@ class _Reporter(RunObserver):
 
     def frames(self, frames: int, patches: int, tokens: int) -> None:
         with self._lock:
-            self._progress.frames += frames
-            self._progress.patches += patches
-            self._progress.tokens += tokens
+            self._report.frames += frames
+            self._report.patches += patches
+            self._report.tokens += tokens
 
     def video(self, row: VideoRow) -> None:
         with self._lock:
-            self._progress.rows.append((self._shards.pop(row.id), row))
+            self._report.rows.append((self._shards.pop(row.id), row))
 
-    def shard(self, shard: int, bytes_written: int) -> None:
+    def committed(self, summary: ShardSummary) -> None:
         # The driver forgets the shard when it hears of its end, so nothing of it may come later.
-        self.settle(ShardResult(shard, bytes_written, progress=self.take()))
+        self.settle(ShardResult(summary.shard, summary, report=self.take()))
 
 
 def check_store(root: StoreRoot, info: DatasetInfo) -> None:

@@ -9,15 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+import torch
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dyntok.errors import DyntokError
+from dyntok.run.executors.context import RunContext, absolute_config
 from dyntok.run.executors.deaths.schedule import Probe
 from dyntok.run.executors.ray.actor import EncodeActor
 from dyntok.run.executors.ray.exchange import ActorTask, Started
 from dyntok.run.executors.ray.remains import read_remains
 from dyntok.run.executors.ray.resources import Demand
+from dyntok.run.settings import software_versions
 from dyntok.run.shard.messages import ShardWork
 
 # The class that is made an actor.
@@ -48,9 +51,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Death:
-    """An actor that is gone, with what it had in work. `error` is set where no video can be to blame.
+    """An actor that is gone, with what it had in work.
 
-    `told`: it did not die, but said that it cannot go on.
+    `error`: it did not die, but said that it cannot go on; then no video can be to blame.
     """
 
     member: int
@@ -59,7 +62,6 @@ class Death:
     probe: Probe | None
     why: str
     error: DyntokError | None
-    told: bool
     deadline: float
 
 
@@ -74,8 +76,8 @@ class Call:
 class Crew:
     """Used by one thread. `members` have a place; those whose `started` is set are ready for work."""
 
-    def __init__(self, task: ActorTask, asked: Demand, size: int, shards_each: int) -> None:
-        self._task = ray.put(task)
+    def __init__(self, context: RunContext, asked: Demand, size: int, shards_each: int) -> None:
+        self._task = ray.put(actor_task(context, asked))
         self._class = ray.remote(ACTOR).options(
             num_cpus=asked.cpus,
             num_gpus=asked.gpus,
@@ -195,3 +197,18 @@ def _value(ref: Any, call: Call) -> Any:
 def _kill(handle: Any) -> None:
     with suppress(RayError, ValueError):
         ray.kill(handle)
+
+
+def actor_task(context: RunContext, asked: Demand) -> ActorTask:
+    """What every actor of a run is told."""
+    settings = {"device": asked.device, "decode_workers": asked.decode_workers}
+    return ActorTask(
+        url=context.root.address,
+        scratch=context.root.scratch,
+        config=absolute_config(context.config).model_copy(update=settings),
+        spec=context.spec,
+        info=context.info,
+        # Patch releases of Python do not decide bytes; Ray itself checks what it needs.
+        software={name: version for name, version in software_versions().items() if name != "python"},
+        torch_threads=torch.get_num_threads(),
+    )

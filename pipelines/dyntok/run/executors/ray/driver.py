@@ -5,34 +5,29 @@ Ray itself restarts and retries nothing here: each death is looked into first, a
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
-import torch
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from dyntok.errors import DyntokError, RunError
-from dyntok.run.executors.context import RunContext, absolute_config
-from dyntok.run.executors.deaths.kills import KILLS_FORGIVEN
+from dyntok.run.executors.context import RunContext
 from dyntok.run.executors.deaths.ledger import Ledger
-from dyntok.run.executors.deaths.marks import Place
+from dyntok.run.executors.deaths.marks import KILLS_FORGIVEN, Place
 from dyntok.run.executors.deaths.schedule import Probe, Schedule
 from dyntok.run.executors.drain import Drain
 from dyntok.run.executors.local import marks_left
 from dyntok.run.executors.ray.crew import REMAINS_TIMEOUT_S, Call, Crew, Death, Member, reason
-from dyntok.run.executors.ray.exchange import ActorTask, Progress, ShardResult, Started
-from dyntok.run.executors.ray.remains import Remains
+from dyntok.run.executors.ray.exchange import ActorReport, ShardResult, Started
+from dyntok.run.executors.ray.remains import Remains, remove_scratch
 from dyntok.run.executors.ray.resources import Demand
 from dyntok.run.executors.ray.session import alive_nodes
-from dyntok.run.settings import software_versions
 from dyntok.run.shard.messages import ShardWork
-from dyntok.store import CompletionRecord, StoreRoot, plan_digest
-from dyntok.store.names import shard_name
+from dyntok.run.tell.summaries import ShardSummary, summary_of
+from dyntok.store import CompletionRecord, plan_digest
 
 POLL_S = 1.0
 NOTE_EVERY_S = 30.0
@@ -50,7 +45,7 @@ class Driver:
         # Shards of one video each must still keep every decode process busy.
         self._most_shards = asked.decode_workers + 2
         size = max(1, min(asked.actors, len(pending)))
-        self._crew = Crew(actor_task(context, asked), asked, size, self._most_shards)
+        self._crew = Crew(context, asked, size, self._most_shards)
         self._size = size
         self._seen: dict[int, set[int]] = {}
         self._kills: Counter[Place] = Counter()
@@ -144,7 +139,11 @@ class Driver:
         if isinstance(call.of, Death):
             self._buried(call.of, value)
         elif isinstance(value, RayError):
-            self._lose(call.of, reason(value))
+            why = reason(value)
+            # It may have raised an error; then it lives.
+            self._lose(call.of, why, RunError(why) if isinstance(value, RayTaskError) else None)
+        elif isinstance(value, ShardResult) and value.error is not None:
+            self._broke(call.of, value.error)
         else:
             answers: dict[str, Callable[[Member, Any], None]] = {
                 "start": self._on_start,
@@ -174,42 +173,36 @@ class Driver:
         actors = len(self._crew.ready)
         self._context.observer.workers(actors * self._asked.decode_workers, actors)
 
-    def _on_progress(self, member: Member, progress: Progress) -> None:
-        self._report(progress)
-        member.queued = progress.queued
+    def _on_progress(self, member: Member, report: ActorReport) -> None:
+        self._report(report)
+        member.queued = report.queued
         self._context.observer.queued(sum(member.queued for member in self._crew.ready))
         # Each of many actors reports less often.
         self._crew.ask_progress(member, max(POLL_S, self._size / 100))
 
     def _on_shard(self, member: Member, result: ShardResult) -> None:
-        if result.broken:
-            self._broke(member, result)
-            return
         member.failed_starts = 0
         work = member.works.pop(result.shard)
-        if result.returned:
+        if result.summary is None:
             self._schedule.returned(work.shard)
             return
         if result.output:
             self._context.shard_log(work.shard, f"encoded by actor {member.number}", result.output)
-        self._report(result.progress)
-        self._committed(work.shard, result.bytes)
+        self._report(result.report)
+        self._committed(result.summary)
 
     def _on_probe(self, member: Member, result: ShardResult) -> None:
-        if result.broken:
-            self._broke(member, result)
-            return
         probe, member.probe = member.probe, None
         if probe is not None:
             self._schedule.probed(probe, died=False)
             self._context.log.write("probe", id=probe.entry.id, shard=probe.entry.shard, outcome="survived")
 
-    def _report(self, progress: Progress) -> None:
+    def _report(self, report: ActorReport) -> None:
         observer = self._context.observer
-        self._context.clock.add(progress.stages)
-        if progress.frames:
-            observer.frames(progress.frames, progress.patches, progress.tokens)
-        for shard, row in progress.rows:
+        self._context.clock.add(report.stages)
+        if report.frames:
+            observer.frames(report.frames, report.patches, report.tokens)
+        for shard, row in report.rows:
             # A shard that is encoded once more says everything once more.
             seen = self._seen.get(shard)
             if seen is None or row.position not in seen:
@@ -217,10 +210,10 @@ class Driver:
             if seen is not None:
                 seen.add(row.position)
 
-    def _committed(self, shard: int, size_bytes: int) -> None:
-        self._seen.pop(shard, None)
-        self._schedule.done(shard)
-        self._context.observer.shard(shard, size_bytes)
+    def _committed(self, summary: ShardSummary) -> None:
+        self._seen.pop(summary.shard, None)
+        self._schedule.done(summary.shard)
+        self._context.observer.committed(summary)
 
     # deaths -------------------------------------------------------------------------------------------------
 
@@ -233,16 +226,13 @@ class Driver:
         elif not self._crew.members:
             raise error
 
-    def _broke(self, member: Member, result: ShardResult) -> None:
+    def _broke(self, member: Member, error: DyntokError) -> None:
         """An actor said that it cannot go on."""
-        if result.error is not None and self._context.config.fail_fast and isinstance(result.error, RunError):
-            raise result.error
-        why = result.error.message if result.error is not None else result.crash.strip().splitlines()[-1]
-        self._lose(member, why, result.error, told=True)
+        if self._context.config.fail_fast and isinstance(error, RunError):
+            raise error
+        self._lose(member, error.message, error)
 
-    def _lose(
-        self, member: Member, why: str, error: DyntokError | None = None, *, told: bool = False
-    ) -> None:
+    def _lose(self, member: Member, why: str, error: DyntokError | None = None) -> None:
         """An actor is dead, or as good as that: ask what it left, and for another one in its place."""
         if member.started is None:
             self._start_failed(member, RunError(f"an actor died while it started: {why}"), final=False)
@@ -254,13 +244,15 @@ class Driver:
             probe=member.probe,
             why=why,
             error=error,
-            told=told,
             deadline=time.monotonic() + REMAINS_TIMEOUT_S,
         )
         self._crew.ask_remains(death)
         if member.works or member.probe is not None:
             self._crew.dismiss(member)
-            self._crew.hire(member.number)
+            # Where one after the other fails before it has committed anything, the next would, too.
+            failed = member.failed_starts + 1 if isinstance(error, RunError) else 0
+            if failed < self._context.config.max_attempts:
+                self._crew.hire(member.number, failed)
             self._count_workers()
         else:
             self._start_failed(member, RunError(f"an actor died with nothing to do: {why}"), final=False)
@@ -275,6 +267,8 @@ class Driver:
             self._judge(death, death.probe, node_alive, remains)
         if death.error is not None:
             self._schedule.failed(shards, death.error)
+            if not self._crew.members:
+                raise death.error
         elif remains is not None:
             self._schedule.died(shards, remains.traces.shards, remains.traces.suspects)
         else:
@@ -293,7 +287,7 @@ class Driver:
 
     def _forgiven(self, death: Death, probe: Probe, remains: Remains | None) -> bool:
         """Whether somebody killed the actor, which says nothing of the video; not for ever."""
-        if remains is None or death.told or remains.crashed:
+        if remains is None or remains.crashed:
             return False
         if remains.kernel_kills > death.started.kernel_kills:
             return False
@@ -305,7 +299,7 @@ class Driver:
         """Whether a shard was committed although its actor could not say so any more."""
         record = CompletionRecord.load(self._context.root, work.shard, plan_digest(work.entries))
         if record is not None:
-            self._committed(work.shard, sum(file.bytes for file in record.files))
+            self._committed(summary_of(record))
         return record is not None
 
     def _log_death(self, death: Death, shards: Sequence[int], node_alive: bool, output: str) -> None:
@@ -322,33 +316,3 @@ class Driver:
         )
         for shard in [*shards, *([probed.shard] if probed is not None else [])]:
             self._context.shard_log(shard, f"actor {death.member} died: {death.why}", output or "(no output)")
-
-
-def actor_task(context: RunContext, asked: Demand) -> ActorTask:
-    """What every actor of a run is told."""
-    settings = {"device": asked.device, "decode_workers": asked.decode_workers}
-    return ActorTask(
-        url=context.root.address,
-        config=absolute_config(context.config).model_copy(update=settings),
-        spec=context.spec,
-        info=context.info,
-        # Patch releases of Python do not decide bytes; Ray itself checks what it needs.
-        software={name: version for name, version in software_versions().items() if name != "python"},
-        torch_threads=torch.get_num_threads(),
-    )
-
-
-def remove_scratch(root: StoreRoot, shards: Iterable[int]) -> None:
-    """Remove what dead actors had written of these shards, which nobody is writing now."""
-    if not root.is_local:
-        return  # what is not uploaded lies on the actor's node, with its marks
-    for shard in shards:
-        for path in root.scratch_dir().glob(f"{shard_name(shard)}-*"):
-            _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -7,18 +7,21 @@ from dataclasses import dataclass, field
 from dyntok.config import EncodeConfig
 from dyntok.errors import DyntokError
 from dyntok.records import VideoRow
+from dyntok.run.tell.summaries import ShardSummary
 from dyntok.store import DatasetInfo
 from dyntok.vision import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
 class ActorTask:
-    """What every actor of a run is told. `url` and `config.model` mean the same on every node.
+    """What every actor of a run is told. `url` and `config.model` mean the same on every node; `scratch` is
+    that of the driver's `StoreRoot`.
 
     `torch_threads` are the driver's: on CPUs they may decide how wide float32 products round.
     """
 
     url: str = field(repr=False)
+    scratch: str
     config: EncodeConfig
     spec: ModelSpec
     info: DatasetInfo
@@ -43,7 +46,7 @@ class Started:
 
 
 @dataclass(slots=True)
-class Progress:
+class ActorReport:
     """What happened since the last report; `stages` in seconds. `rows` come with their shard.
 
     `queued` is how many filled batches wait for the model now.
@@ -63,20 +66,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """How a shard ended in an actor: committed, or handed back unbegun (`returned`), or the actor broke.
+    """How a shard ended in an actor: committed, as `summary` says, or handed back unbegun, where that is None.
 
-    An actor that broke is of no more use: by `error`, which is no fault of a video, or by a `crash`, which may be.
-    `output` is what the actor printed meanwhile, `progress` what it had not reported yet.
+    Or the actor broke and is of no more use, by an `error` that is no fault of a video. `output` is what the actor
+    printed meanwhile, `report` what it had not reported yet. That a probe survived is told so, too.
     """
 
     shard: int
-    bytes: int = 0
-    returned: bool = False
+    summary: ShardSummary | None = None
     error: DyntokError | None = None
-    crash: str = ""
     output: str = ""
-    progress: Progress = field(default_factory=Progress)
-
-    @property
-    def broken(self) -> bool:
-        return self.error is not None or bool(self.crash)
+    report: ActorReport = field(default_factory=ActorReport)

@@ -40,27 +40,30 @@ def session(config: EncodeConfig) -> Iterator[Demand]:
         yield demand(config, machines())
         return
     address = ray_address(config)
-    before = signal.getsignal(signal.SIGTERM)
-    with redirect_stdout(sys.stderr):
-        try:
-            asked = _start_here(config) if address is None else _join(config, address)
-            _restore(before)
-            yield asked
-        finally:
-            ray.shutdown()
-            _restore(before)
+    with _of_ours():
+        if address is None:
+            yield _start_here(config)
+            return
+        _join(address)
+        yield demand(config, machines())
 
 
 def cluster_has_gpus(address: str) -> bool:
     """Whether a node of the cluster has one now. Raises RunError if it cannot be reached."""
     if ray.is_initialized():
         return any(machine.gpus for machine in machines())
+    with _of_ours():
+        _join(address)
+        return any(machine.gpus for machine in machines())
+
+
+@contextmanager
+def _of_ours() -> Iterator[None]:
+    """A connection that is made in here ends with it; Ray's handler of SIGTERM goes, too."""
     before = signal.getsignal(signal.SIGTERM)
     with redirect_stdout(sys.stderr):
         try:
-            _knock(address)
-            _init(address=address)
-            return any(machine.gpus for machine in machines())
+            yield
         finally:
             ray.shutdown()
             _restore(before)
@@ -77,10 +80,9 @@ def alive_nodes() -> set[str]:
     return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-def _join(config: EncodeConfig, address: str) -> Demand:
+def _join(address: str) -> None:
     _knock(address)
     _init(address=address)
-    return demand(config, machines())
 
 
 def _knock(address: str) -> None:
@@ -129,6 +131,7 @@ def _start_here(config: EncodeConfig) -> Demand:
 def _init(**settings: object) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **settings)
     except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -138,6 +141,8 @@ def _init(**settings: object) -> None:
         raise RunError(
             f"cannot {doing}: {text[0]}", hint="`ray status` shows whether a cluster is there"
         ) from error
+    finally:
+        _restore(before)
 
 
 def _restore(handler: object) -> None:
