@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from typing import Any
 from unittest.mock import patch
@@ -171,5 +172,39 @@ def test_marks_say_which_of_the_workers_samples_were_used() -> None:
     with as_worker(0, 1):
         for step in worker.begin()[:4]:
             worker.seen(step)
+    with pytest.raises(UsageError, match="which were used"):
+        training.state_dict()
     training.mark([0, 1])
     assert training.state_dict()["prefix"] == 2
+
+
+def test_a_worker_has_its_part_before_it_begins() -> None:
+    cursor = Cursor("d", 10, Share(1, 3, block=2), even=False)
+    with as_worker(1, 4):
+        assert cursor.share == Share(1, 3, 1, 4, 2)
+        assert cursor.state_dict()["share"] == [1, 3, 1, 4, 2]
+    assert cursor.share == Share(1, 3, 0, 1, 2)
+
+
+def test_epochs_of_any_number_are_whole_numbers() -> None:
+    cursor = Cursor("d", 10, Share(), even=False)
+    cursor.set_epoch(2**40 + 1)
+    assert cursor.epoch == cursor.reading == cursor.state_dict()["epoch"] == 2**40 + 1
+
+
+@pytest.mark.parametrize(
+    ("rank", "ranks", "worker", "workers", "block"),
+    [(-1, 2, 0, 1, 1), (2, 2, 0, 1, 1), (0, 1, -1, 1, 1), (0, 1, 3, 3, 1), (0, 1, 0, 1, 0), (0, 0, 0, 1, 1)],
+)
+def test_parts_that_cannot_be_are_refused(
+    rank: int, ranks: int, worker: int, workers: int, block: int
+) -> None:
+    with pytest.raises(UsageError, match="no such part"):
+        Share(rank, ranks, worker, workers, block)
+
+
+def test_a_reader_without_a_block_has_no_steps() -> None:
+    for length, block, ranks in itertools.product(range(12), range(1, 4), range(1, 5)):
+        steps = [Share(rank, ranks, block=block).steps(length) for rank in range(ranks)]
+        assert min(steps) >= 0
+        assert sum(steps) == length
