@@ -14,7 +14,7 @@ import fsspec
 import pytest
 
 from dyntok.errors import StoreError
-from dyntok.objects import retries
+from dyntok.objects import remote, retries
 from dyntok.store import StoreRoot, claims
 from dyntok.store.claims import claim_bytes
 from tests.support.faulty_fs import Fault, faulty_store, throttled
@@ -83,6 +83,7 @@ def test_faults_that_pass_are_tried_again(url: str, monkeypatch: pytest.MonkeyPa
 
 def test_a_write_whose_answer_was_lost_is_not_done_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries.Patience, "wait_s", lambda self, failed: 0.001)
+    monkeypatch.setattr(remote, "_CONDITIONAL", remote._CONDITIONAL | {"memory"})
     root = StoreRoot.open(f"memory://{uuid.uuid4().hex}")
     fs = fsspec.filesystem("memory")
 
@@ -100,6 +101,7 @@ def test_a_conflict_that_the_store_reports_in_its_own_way(
     there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """S3 refuses one of two writes that meet; s3fs gives an OSError for it."""
+    monkeypatch.setattr(remote, "_CONDITIONAL", remote._CONDITIONAL | {"memory"})
     root = StoreRoot.open(f"memory://{uuid.uuid4().hex}")
     fs = fsspec.filesystem("memory")
 

@@ -18,7 +18,6 @@ EXPECTED = frozenset(
         "torch can use the GPU of this machine",
         "no chromium on this machine",
         "the file system of the temporary folder has no sparse files",
-        "only bits are tried in files of this size",
         "pip install 'dyntok[docs]'",
     }
 )
