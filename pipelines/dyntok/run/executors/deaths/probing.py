@@ -97,6 +97,7 @@ class ProbeChild:
             "path": sys.path,
             "child": CHILD,
             "out": self._context.root.address,
+            "job": self._context.root.scratch,
             "config": absolute_config(self._context.config).model_dump(mode="json"),
             "threads": torch.get_num_threads(),
             # A child that dies cannot clean up.
@@ -155,7 +156,7 @@ def main(arguments: dict[str, Any]) -> None:
     os.dup2(2, 1)
     tempfile.tempdir = arguments["scratch"]
     torch.set_num_threads(arguments["threads"])
-    root = StoreRoot.open(arguments["out"])
+    root = StoreRoot.open(arguments["out"], scratch=arguments["job"])
     config = EncodeConfig(**arguments["config"])
     plan, info = FrozenPlan.open(root.seekable(PLAN_FILE)), DatasetInfo.load(root)
     encoder = load_model(config)
