@@ -41,6 +41,12 @@ def test_frames_that_the_decoder_marks_as_broken_may_be_left_out() -> None:
     assert verdict(truth, said())[0] == "equal"
 
 
+def test_an_avi_may_count_its_times_from_the_first_frame() -> None:
+    late = FullDecode([1.0, 1.04, 1.08], TRUTH.pictures, TRUTH.broken, about={"container": "avi"})
+    assert verdict(late, said())[0] == "equal"
+    assert verdict(late, said(times=[0.0, 0.02, 0.04]))[0] == "times"
+
+
 @pytest.mark.parametrize("name", ["uneven.mp4", "cut.mp4", "broadcast.ts", "mpeg4.avi", "anim.gif"])
 def test_a_clip_is_compared_frame_by_frame(clip: Clip, name: str) -> None:
     line = compare(clip(name))
