@@ -60,9 +60,7 @@ def advise_store(output: Output, path: str, budget: int, markers: MarkerMode) ->
         )
 
 
-def advise_inputs(
-    output: Output, report: dict[str, Any], text: str, budget: int, markers: MarkerMode
-) -> None:
+def advise_inputs(output: Output, report: dict[str, Any], text: str, budget: int, markers: MarkerMode) -> None:
     """The plan that was made, and what to expect of the budget."""
     from dyntok.advice import expect
     from dyntok.records import Grid
@@ -76,9 +74,7 @@ def advice_text(advice: BudgetAdvice) -> str:
     """As text."""
     lines = [("budget", f"{count(advice.budget)} visual tokens, {_COUNTED[advice.markers]}")]
     if not advice.estimated:
-        fewer = (
-            "all of them" if advice.sampled == advice.videos else f"{count(advice.sampled)} drawn at random"
-        )
+        fewer = "all of them" if advice.sampled == advice.videos else f"{count(advice.sampled)} drawn at random"
         lines += [
             ("videos", f"{count(advice.videos)}; with fewer frames than are stored, counted in {fewer}"),
             ("frames", f"{count(advice.stored_frames)} at most are stored"),
@@ -110,7 +106,5 @@ def _most_frames_table(advice: BudgetAdvice) -> str:
     rows = []
     for name, frames in advice.most_frames.items():
         all_stored = not advice.estimated and frames == advice.stored_frames
-        rows.append(
-            (name, f"{several(frames, 'frame')}, all that are stored" if all_stored else count(frames))
-        )
+        rows.append((name, f"{several(frames, 'frame')}, all that are stored" if all_stored else count(frames)))
     return table(headers, rows)

@@ -37,9 +37,7 @@ def encode_config(
     return EncodeConfig.create(**settings)
 
 
-def sourced_settings(
-    flags: dict[str, Any], config_file: str | None, store: str | None
-) -> dict[str, tuple[Any, str]]:
+def sourced_settings(flags: dict[str, Any], config_file: str | None, store: str | None) -> dict[str, tuple[Any, str]]:
     """What a run with these would use: each setting's value, and `default`, `store`, the file's name or `flag`.
 
     A model is not needed: where none is given, it is None.
@@ -122,9 +120,7 @@ def _stored_settings(out: str | None) -> dict[str, Any]:
         if not root.exists("dataset.json"):
             raise UsageError(f"no inputs were given, and {out} holds no store to resume", hint=hint)
     except StoreError as error:
-        raise UsageError(
-            f"no inputs were given, and there is no store to resume: {error}", hint=hint
-        ) from error
+        raise UsageError(f"no inputs were given, and there is no store to resume: {error}", hint=hint) from error
     stored = DatasetInfo.load(root).config
     kept = {"model", "revision"} | (stored.keys() - OPERATIONAL)
     return {name: value for name, value in stored.items() if name in kept}

@@ -127,9 +127,7 @@ class Command(TyperCommand):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         of = {flag: section for section, flags in SECTIONS.items() for flag in flags}
-        sections: dict[str, list[tuple[str, str]]] = {
-            name: [] for name in ("Arguments", "Options", *SECTIONS)
-        }
+        sections: dict[str, list[tuple[str, str]]] = {name: [] for name in ("Arguments", "Options", *SECTIONS)}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:

@@ -108,9 +108,7 @@ class RunProgress(RunObserver):
     def _tell_skipped(self) -> None:
         """What was passed over while the inputs were listed, once."""
         if self._skipped:
-            reasons = ", ".join(
-                f"{count(n)} {SKIPPED[reason]}" for reason, n in sorted(self._skipped.items())
-            )
+            reasons = ", ".join(f"{count(n)} {SKIPPED[reason]}" for reason, n in sorted(self._skipped.items()))
             self._output.note(f"{several(self._skipped.total(), 'file')} passed over: {reasons}")
             self._skipped.clear()
 

@@ -82,11 +82,7 @@ def _pace_lines(report: StatusReport) -> Iterator[tuple[str, str]]:
     if report.running and report.videos_per_second:
         yield "pace", f"{report.frames_per_second:.3g} frames/s, {report.videos_per_second:.3g} videos/s"
     if report.eta_seconds is not None:
-        idle = (
-            f"; {count(report.idle_pending)} videos wait for jobs that do not run"
-            if report.idle_pending
-            else ""
-        )
+        idle = f"; {count(report.idle_pending)} videos wait for jobs that do not run" if report.idle_pending else ""
         yield "left", f"{duration(report.eta_seconds)}{idle}"
     if report.bottleneck is not None:
         shares = ", ".join(f"{name} {ratio(share, 1)}" for name, share in report.busy.items())

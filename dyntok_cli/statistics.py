@@ -69,8 +69,7 @@ def percentiles_table(figures: dict[str, Any]) -> str:
     """How the numbers of a video are spread."""
     percents = next(iter(figures["percentiles"].values()))
     rows = [
-        (name, *(_figure(name, value) for value in values.values()))
-        for name, values in figures["percentiles"].items()
+        (name, *(_figure(name, value) for value in values.values())) for name, values in figures["percentiles"].items()
     ]
     return table(("a video's", *map(_percentile_name, percents)), rows)
 

@@ -32,8 +32,7 @@ MAY_IMPORT = {
     "store.care": STORE | {"store.tar", "store.zarr"},
     "load": SHARED | {"objects", "store", "merging"},
     "adapters": SHARED | {"load", "store", "merging", "vision"},
-    "report": SHARED
-    | {"advice", "config", "load", "pictures", "run.tell", "run.watch", "stats", "store", "video"},
+    "report": SHARED | {"advice", "config", "load", "pictures", "run.tell", "run.watch", "stats", "store", "video"},
     "pictures": SHARED | {"corpus", "load", "merging", "store", "video"},
     "advice": SHARED | {"load", "merging", "run", "store"},
     "run": RUN | {"run.tell", "run.watch", "run.shard", "run.executors", "run.executors.ray", "store.care"},
@@ -107,9 +106,7 @@ def test_rooms_import_only_what_they_may(room: str) -> None:
 @pytest.mark.parametrize("library", ONLY_IN)
 def test_libraries_are_imported_by_their_rooms_alone(library: str) -> None:
     users = {
-        room_of(module)
-        for module in modules()
-        if any(name.split(".")[0] == library for name in imports_of(module))
+        room_of(module) for module in modules() if any(name.split(".")[0] == library for name in imports_of(module))
     }
     assert users == ONLY_IN[library] & users
     assert users
@@ -139,9 +136,7 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_reading_a_store_loads_no_decoder_model_or_executor() -> None:
-    loaded = modules_after(
-        "import dyntok; dyntok.open; dyntok.decode_sample; dyntok.merge; dyntok.TokenStream"
-    )
+    loaded = modules_after("import dyntok; dyntok.open; dyntok.decode_sample; dyntok.merge; dyntok.TokenStream")
     assert "torch" in loaded
     assert not loaded & {"av", "decord", "transformers", "ray", "pydantic", "dyntok.video", "dyntok.run"}
 

@@ -52,9 +52,7 @@ def test_benchmarks_are_chosen_by_name() -> None:
         chosen(["speed"])
 
 
-def test_output_passes_through_and_a_failure_is_told(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_output_passes_through_and_a_failure_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     script = tmp_path / "bench_x.py"
     script.write_text("print('seconds: 3')\nprint('ratio\\tx\\t0.5\\t-\\ty')\nraise SystemExit(3)\n")
     assert run(script) == ([Ratio("x", 0.5, "-", "y")], 3)
@@ -64,7 +62,5 @@ def test_output_passes_through_and_a_failure_is_told(
 def test_every_benchmark_can_be_imported() -> None:
     """They are not run by the tests; what they use of the package must be there all the same."""
     names = [path.stem for path in chosen([])]
-    code = "import importlib\n" + "\n".join(
-        f"importlib.import_module('tests.benchmarks.{name}')" for name in names
-    )
+    code = "import importlib\n" + "\n".join(f"importlib.import_module('tests.benchmarks.{name}')" for name in names)
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -44,10 +44,7 @@ def map_with_ties(rng: np.random.Generator, frames: int, grid: Grid, *, column_0
 def naive_begins(similarity: Array, threshold: float) -> list[bool]:
     limit = np.float32(threshold)
     return [
-        col == 0 or not value > limit
-        for frame in similarity.tolist()
-        for row in frame
-        for col, value in enumerate(row)
+        col == 0 or not value > limit for frame in similarity.tolist() for row in frame for col, value in enumerate(row)
     ]
 
 

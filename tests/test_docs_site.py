@@ -56,9 +56,7 @@ def test_every_command_and_its_flags_are_generated(pages: dict[str, str]) -> Non
         assert word in text
 
 
-def test_every_public_name_is_generated_with_its_signature(
-    pages: dict[str, str], generated: ModuleType
-) -> None:
+def test_every_public_name_is_generated_with_its_signature(pages: dict[str, str], generated: ModuleType) -> None:
     text = pages["reference/python.md"]
     for name in dyntok.__all__:
         assert f"\n### dyntok.{name}\n" in text
@@ -110,8 +108,8 @@ def test_the_site_builds_without_warnings_and_fetches_nothing(tmp_path: Path) ->
         text = page.read_text()
         parser.feed(text)
         assert not [url for url in parser.urls if "//" in url], page.name
-        assert not re.search(
-            r"^\s*[-|] ", re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL), re.MULTILINE
-        ), f"{page.name}: a list or a table was not understood"
+        assert not re.search(r"^\s*[-|] ", re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL), re.MULTILINE), (
+            f"{page.name}: a list or a table was not understood"
+        )
     for style in (tmp_path / "site").rglob("*.css"):
         assert not re.search(r"url\(['\"]?(https?:)?//", style.read_text())

@@ -37,9 +37,7 @@ def decoders() -> Iterator[Check]:
             return
         yield Check("ffmpeg", OK, f"{av.ffmpeg_version_info}: {_libraries(av)}")
         detail = f"PyAV {av.__version__}, read {found} of {frames} frames"
-        yield Check(
-            "pyav", OK if found == frames else BAD, detail, "pip install --upgrade av" * (found != frames)
-        )
+        yield Check("pyav", OK if found == frames else BAD, detail, "pip install --upgrade av" * (found != frames))
         yield from _decord(clip, frames)
 
 

@@ -15,9 +15,7 @@ def convert(
     source: Store,
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Folder or URL of the new store.")],
     *,
-    format: Annotated[
-        Literal["webdataset", "zarr"], typer.Option("--format", help="Shards of the new store.")
-    ],
+    format: Annotated[Literal["webdataset", "zarr"], typer.Option("--format", help="Shards of the new store.")],
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,

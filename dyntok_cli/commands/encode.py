@@ -31,15 +31,9 @@ def encode(
     extend: Annotated[
         bool, Option("--extend", help="Encode inputs that the store does not know yet into new shards.")
     ] = False,
-    retry_failed: Annotated[
-        bool, Option("--retry-failed", help="Try failed videos again, in new shards.")
-    ] = False,
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="Only say what would be done, as `plan` does.")
-    ] = False,
-    num_jobs: Annotated[
-        int | None, Option(metavar="N", help="Be one of N jobs that write the store together.")
-    ] = None,
+    retry_failed: Annotated[bool, Option("--retry-failed", help="Try failed videos again, in new shards.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be done, as `plan` does.")] = False,
+    num_jobs: Annotated[int | None, Option(metavar="N", help="Be one of N jobs that write the store together.")] = None,
     job_index: Annotated[
         int | None, Option(metavar="I", help="Which of them, from 0: encode shards I, I + N, ...")
     ] = None,
@@ -62,14 +56,10 @@ def encode(
     output = Output(json=json, quiet=quiet)
     job = array_job(num_jobs, job_index)
     if out is None and not dry_run:
-        raise UsageError(
-            "no --out was given", hint="add `--out DIR`, the folder or URL of the store to write"
-        )
+        raise UsageError("no --out was given", hint="add `--out DIR`, the folder or URL of the store to write")
     chosen = encode_config(settings, config, inputs=inputs or [], out=out)
     if chosen.model == DEMO_MODEL:
-        output.warn(
-            "model demo is the built-in demo encoder, for trying things; no LLM understands its tokens"
-        )
+        output.warn("model demo is the built-in demo encoder, for trying things; no LLM understands its tokens")
     if dry_run or out is None:
         report_plan(output, inputs or [], chosen)
         return
@@ -107,9 +97,7 @@ def array_job(num_jobs: int | None, job_index: int | None) -> ArrayJob | None:
     return ArrayJob(job_index, num_jobs)
 
 
-def report_encoding(
-    output: Output, report: EncodeReport, text: str, more: dict[str, Any] | None = None
-) -> None:
+def report_encoding(output: Output, report: EncodeReport, text: str, more: dict[str, Any] | None = None) -> None:
     """Print the outcome of a run, and its first failures; exits with 3 if there are any.
 
     `more` is added to the JSON document.

@@ -23,9 +23,7 @@ _MOST_IDS_TO_COMPARE = 20_000
 
 def inspect(
     store: Store,
-    video_id: Annotated[
-        str | None, Argument(metavar="ID", help="Show this video.", show_default=False)
-    ] = None,
+    video_id: Annotated[str | None, Argument(metavar="ID", help="Show this video.", show_default=False)] = None,
     *,
     threshold: Annotated[
         list[str] | None,
@@ -44,27 +42,17 @@ def inspect(
         int | None,
         Option(metavar="N", help="With --png: this one of the stored frames. [default: the middle]"),
     ] = None,
-    time: Annotated[
-        float | None, Option(metavar="SECONDS", help="With --png: the frame nearest to it.")
-    ] = None,
-    contact_sheet: Annotated[
-        str | None, Option(metavar="FILE.png", help="Draw frames over the whole time.")
-    ] = None,
+    time: Annotated[float | None, Option(metavar="SECONDS", help="With --png: the frame nearest to it.")] = None,
+    contact_sheet: Annotated[str | None, Option(metavar="FILE.png", help="Draw frames over the whole time.")] = None,
     tiles: Annotated[
         int | None, Option(min=1, help="With --contact-sheet: at most so many frames. [default: 12]")
     ] = None,
-    clip: Annotated[
-        str | None, Option(metavar="FILE.mp4", help="Draw every stored frame, as .mp4 or .gif.")
-    ] = None,
-    rate: Annotated[
-        float | None, Option(min=0.1, max=60, help="With --clip: frames a second. [default: 4]")
-    ] = None,
+    clip: Annotated[str | None, Option(metavar="FILE.mp4", help="Draw every stored frame, as .mp4 or .gif.")] = None,
+    rate: Annotated[float | None, Option(min=0.1, max=60, help="With --clip: frames a second. [default: 4]")] = None,
     similarity: Annotated[
         bool, Option("--similarity", help="Draw the similarity to the left neighbour beside it.")
     ] = False,
-    size: Annotated[
-        int | None, Option(metavar="PIXELS", help="Longer side of each picture of a frame.")
-    ] = None,
+    size: Annotated[int | None, Option(metavar="PIXELS", help="Longer side of each picture of a frame.")] = None,
     source: Annotated[str | None, Option(metavar="FILE", help="Where the source's file is now.")] = None,
     no_source: Annotated[
         bool, Option("--no-source", help="Draw the patch grid alone; the source is not read.")
@@ -82,9 +70,7 @@ def inspect(
     import dyntok
 
     chosen = _thresholds(threshold)
-    flags = PictureFlags(
-        png, contact_sheet, clip, frame, time, similarity, tiles, rate, size, source, no_source
-    )
+    flags = PictureFlags(png, contact_sheet, clip, frame, time, similarity, tiles, rate, size, source, no_source)
     _check(store, video_id, chosen, budget, flags)
     opened = dyntok.open(store)
     output = Output(json=json, quiet=quiet)
@@ -116,16 +102,12 @@ def _thresholds(texts: list[str] | None) -> list[float]:
     return list(dict.fromkeys(numbers))
 
 
-def _check(
-    store: str, video_id: str | None, thresholds: list[float], budget: int | None, flags: PictureFlags
-) -> None:
+def _check(store: str, video_id: str | None, thresholds: list[float], budget: int | None, flags: PictureFlags) -> None:
     """Raise UsageError for flags that have no effect together."""
     from dyntok.errors import UsageError
 
     if video_id is None and (thresholds or budget is not None or flags != PictureFlags()):
-        raise UsageError(
-            "thresholds, budgets and pictures are about one video", hint=f"dyntok inspect {store} ID ..."
-        )
+        raise UsageError("thresholds, budgets and pictures are about one video", hint=f"dyntok inspect {store} ID ...")
     if budget is not None and len(thresholds) > 1:
         raise UsageError("a budget has one threshold at most", hint="leave out --budget, or all but one")
     flags.check()
@@ -161,9 +143,7 @@ def store_text(url: str, document: dict[str, Any]) -> str:
     return pairs(lines)
 
 
-def video_document(
-    opened: OpenStore, video_id: str, thresholds: list[float], budget: int | None
-) -> dict[str, Any]:
+def video_document(opened: OpenStore, video_id: str, thresholds: list[float], budget: int | None) -> dict[str, Any]:
     """One video's row, and its frames with their tokens at each threshold (the stored one by default).
 
     `levels` has all of them; `threshold`, `tokens_at_threshold` and `frame_tokens` are those of the first.
@@ -215,10 +195,7 @@ def video_text(document: dict[str, Any]) -> str:
             f"{document['source']}, {duration(document['seconds'])}, decoded by {document['decoder']}",
         ),
         ("stored", f"{count(frames)} frames, {count(patches)} patches, {size(document['bytes'])}"),
-        *(
-            (f"tokens at {name}", f"{count(n)}, {ratio(n, patches)}")
-            for name, n in document["tokens"].items()
-        ),
+        *((f"tokens at {name}", f"{count(n)}, {ratio(n, patches)}") for name, n in document["tokens"].items()),
         *(
             (
                 "shown",
@@ -254,10 +231,6 @@ def _row(opened: OpenStore, video_id: str) -> VideoRow:
         _, row = opened.index.row(opened.index.position(video_id))
     except KeyError:
         similar = get_close_matches(video_id, opened.ids, 3) if len(opened) <= _MOST_IDS_TO_COMPARE else []
-        hint = (
-            f"similar: {', '.join(similar)}"
-            if similar
-            else f"`dyntok inspect {opened.root.url} --ids` lists all"
-        )
+        hint = f"similar: {', '.join(similar)}" if similar else f"`dyntok inspect {opened.root.url} --ids` lists all"
         raise UsageError(f"there is no video {video_id} in {opened.root.url}", hint=hint) from None
     return row

@@ -17,9 +17,7 @@ _LEFT_OUT = frozenset({"time", "event", "run", "job_index", "config", "software"
 def logs(
     store: Store,
     *,
-    failed: Annotated[
-        bool, Option("--failed", help="The failed videos, with class, attempts and message.")
-    ] = False,
+    failed: Annotated[bool, Option("--failed", help="The failed videos, with class, attempts and message.")] = False,
     shard: Annotated[int | None, Option(metavar="N", min=0, help="Only what concerns this shard.")] = None,
     json: Json = False,
     debug: Debug = False,

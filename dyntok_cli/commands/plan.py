@@ -23,9 +23,7 @@ def plan(
     inputs: Inputs = None,
     out: Annotated[
         str | None,
-        Option(
-            "--out", "-o", metavar="DIR", help="Freeze the plan into this store, for the jobs of an array."
-        ),
+        Option("--out", "-o", metavar="DIR", help="Freeze the plan into this store, for the jobs of an array."),
     ] = None,
     config: ConfigFile = None,
     extend: Annotated[
@@ -68,9 +66,7 @@ def plan(
     if budget is None and markers is not None:
         raise UsageError("--markers is about a budget", hint="add --budget TOKENS")
     if budget is not None and out is not None:
-        raise UsageError(
-            "--budget asks, --out freezes a plan", hint="give one of them; `dyntok plan STORE --budget N`"
-        )
+        raise UsageError("--budget asks, --out freezes a plan", hint="give one of them; `dyntok plan STORE --budget N`")
     if budget is not None and len(inputs or []) == 1 and is_store((inputs or [""])[0]):
         if settings or config is not None:
             raise UsageError("the store has its settings already", hint="leave them out")
@@ -85,9 +81,7 @@ def plan(
     from dyntok_cli.progress import RunProgress
 
     with RunProgress(output) as observer:
-        report = freeze(
-            inputs or [], out, chosen, extend=extend, retry_failed=retry_failed, observer=observer
-        )
+        report = freeze(inputs or [], out, chosen, extend=extend, retry_failed=retry_failed, observer=observer)
     output.report(report.to_json(), plan_text(report))
 
 

@@ -13,9 +13,7 @@ from dyntok_cli.statistics import comparison_text, stats_text
 
 
 def stats(
-    stores: Annotated[
-        list[str], Argument(metavar="STORE", help="Folders or URLs of stores.", show_default=False)
-    ],
+    stores: Annotated[list[str], Argument(metavar="STORE", help="Folders or URLs of stores.", show_default=False)],
     *,
     by: Annotated[
         str | None, Option(metavar="COLUMN", help="Also sums for each value of a column of the manifest.")

@@ -22,14 +22,10 @@ def verify(
     store: Store,
     *,
     jobs: Annotated[int, Option("--jobs", "-j", min=1, max=256, help="Shards checked at once.")] = 1,
-    shallow: Annotated[
-        bool, Option("--shallow", help="Check digests only; do not look into the shards.")
-    ] = False,
+    shallow: Annotated[bool, Option("--shallow", help="Check digests only; do not look into the shards.")] = False,
     repair: Annotated[
         bool,
-        Option(
-            "--repair", help="Mend what can be mended; set aside what cannot, so that encode makes it again."
-        ),
+        Option("--repair", help="Mend what can be mended; set aside what cannot, so that encode makes it again."),
     ] = False,
     json: Json = False,
     quiet: Quiet = False,

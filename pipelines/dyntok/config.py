@@ -75,9 +75,7 @@ class EncodeConfig(BaseModel):
     `EncodeConfig.create` raises `ConfigError`; constructing it directly raises pydantic's `ValidationError`.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), json_schema_extra=_explained
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), json_schema_extra=_explained)
 
     model: str = Field(min_length=1)
     revision: str | None = None
@@ -215,9 +213,7 @@ def load_config_file(path: Path) -> dict[str, Any]:
             f"{path} is not valid YAML: {problem}", hint=f"{line}`dyntok config` prints a template"
         ) from error
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise ConfigError(
-            f"{path} must hold one mapping of settings", hint="`dyntok config` prints a template"
-        )
+        raise ConfigError(f"{path} must hold one mapping of settings", hint="`dyntok config` prints a template")
     return {key.replace("-", "_"): value for key, value in data.items()}
 
 

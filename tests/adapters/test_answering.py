@@ -249,6 +249,4 @@ def test_markers_that_nobody_has_are_refused(checkpoint: Path, url: str, tmp_pat
 def test_a_checkpoint_without_a_tokenizer_is_refused(url: str, tmp_path: Path) -> None:
     model = make_tiny_llava(tmp_path / "mute")
     with pytest.raises(CheckpointError, match="no tokenizer"):
-        load_answerer(
-            EvaluationSettings.create({"store": url, "pretrained": str(model)}), torch.device("cpu")
-        )
+        load_answerer(EvaluationSettings.create({"store": url, "pretrained": str(model)}), torch.device("cpu"))

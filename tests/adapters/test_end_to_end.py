@@ -81,9 +81,7 @@ def case(tmp_path_factory: pytest.TempPathFactory, bikes: Path) -> Case:
         precision="float32",
     )
     encode([str(bikes)], str(folder / "store"), config)
-    with decode_frames(
-        SourceRef(str(bikes)), decode_settings(config, describe_model(str(checkpoint)))
-    ) as video:
+    with decode_frames(SourceRef(str(bikes)), decode_settings(config, describe_model(str(checkpoint)))) as video:
         images = np.stack(list(video.images()))
     processor = SiglipImageProcessorPil(
         size={"height": 384, "width": 384}, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=3
@@ -116,9 +114,7 @@ def test_what_is_written_depends_on_the_video(case: Case, references: list[tuple
         assert written.tolist() != other.tolist()
 
 
-def test_logits_are_those_from_pixels(
-    case: Case, references: list[tuple[Tensor, Tensor]], lm: TokenLM
-) -> None:
+def test_logits_are_those_from_pixels(case: Case, references: list[tuple[Tensor, Tensor]], lm: TokenLM) -> None:
     sequences = [case.sequence(prompt) for prompt in PROMPTS]
     lengths = [len(sequence) for sequence in sequences]
     with torch.no_grad():
@@ -130,9 +126,7 @@ def test_logits_are_those_from_pixels(
             torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
 
 
-def test_generation_is_that_from_pixels(
-    case: Case, references: list[tuple[Tensor, Tensor]], lm: TokenLM
-) -> None:
+def test_generation_is_that_from_pixels(case: Case, references: list[tuple[Tensor, Tensor]], lm: TokenLM) -> None:
     together = lm.generate(pad_batch([case.sequence(prompt) for prompt in PROMPTS], side="left"), **greedy(0))
     for prompt, row, (_, expected) in zip(PROMPTS, together, references, strict=True):
         alone = lm.generate(pad_batch([case.sequence(prompt)], side="left"), **greedy(0))

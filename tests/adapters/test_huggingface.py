@@ -79,9 +79,7 @@ def in_memory_names(checkpoint: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("layout", ["hub", "sharded", "in memory", "lmms-lab"])
-def test_every_layout_gives_the_whole_models_llm(
-    checkpoint: Path, whole: Any, tmp_path: Path, layout: str
-) -> None:
+def test_every_layout_gives_the_whole_models_llm(checkpoint: Path, whole: Any, tmp_path: Path, layout: str) -> None:
     from transformers import Qwen2ForCausalLM
 
     folder = {
@@ -370,10 +368,7 @@ def test_checkpointing_activations_changes_nothing(checkpoint: Path) -> None:
 
 
 def test_a_batch_that_was_cut_is_noticed(model: Any) -> None:
-    batch = {
-        name: value[:1] if isinstance(value, Tensor) else value
-        for name, value in pack_batch(SEQUENCES).items()
-    }
+    batch = {name: value[:1] if isinstance(value, Tensor) else value for name, value in pack_batch(SEQUENCES).items()}
     with pytest.raises(UsageError, match="was cut") as caught:
         TokenLM(model, MARKER)(**batch)
     assert "dispatch_batches" in (caught.value.hint or "")

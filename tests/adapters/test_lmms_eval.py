@@ -146,9 +146,7 @@ def test_what_is_not_one_whole_video_is_refused(visual: Any, problem: str) -> No
 
 
 def test_all_missing_videos_are_reported_at_once(store: dyntok.Store) -> None:
-    shown = find_shown(
-        VideoFinder(store), iter([["x/a.mp4"], None, ["no.mp4"], ["bad.mp4"], ["no.mp4"], ["d.mp4"]])
-    )
+    shown = find_shown(VideoFinder(store), iter([["x/a.mp4"], None, ["no.mp4"], ["bad.mp4"], ["no.mp4"], ["d.mp4"]]))
     assert shown.ids == ("a.mp4", None, None, None, None, "d.mp4")
     assert sorted(shown.missing) == [2, 3, 4]
     with pytest.raises(StoreError, match="videos of 3 of 6 questions are missing") as caught:

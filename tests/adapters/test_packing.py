@@ -67,9 +67,7 @@ def made(make: Callable[[], Any], dtype: torch.dtype = torch.float32) -> Any:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", APART)
-def test_models_that_keep_sequences_apart_are_trained_on_packed_batches(
-    name: str, dtype: torch.dtype
-) -> None:
+def test_models_that_keep_sequences_apart_are_trained_on_packed_batches(name: str, dtype: torch.dtype) -> None:
     lm = TokenLM(made(APART[name], dtype), MARKER)
     with torch.no_grad():
         packed = lm(**pack_batch(SEQUENCES)).logits[0].split([len(one) for one in SEQUENCES])

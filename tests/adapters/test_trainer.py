@@ -111,9 +111,7 @@ def test_batches_come_as_they_are_epoch_after_epoch(url: str, tmp_path: Path, wo
 
 
 @pytest.mark.parametrize(("workers", "stop"), [(1, 3), (0, "epoch")])
-def test_a_resumed_run_ends_as_one_that_never_stopped(
-    url: str, tmp_path: Path, workers: int, stop: int | str
-) -> None:
+def test_a_resumed_run_ends_as_one_that_never_stopped(url: str, tmp_path: Path, workers: int, stop: int | str) -> None:
     per_epoch = len(expected_batches(url, epochs=1))
     first = per_epoch if stop == "epoch" else int(stop)
     last = 2 * per_epoch + 1

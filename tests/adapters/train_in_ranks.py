@@ -19,9 +19,7 @@ def main(store: str, out: Path) -> None:
     stream = batches(store)
     lm = token_lm()
     seen: list[list[int]] = []
-    lm.register_forward_pre_hook(
-        lambda _, __, given: seen.append(given["position"].tolist()), with_kwargs=True
-    )
+    lm.register_forward_pre_hook(lambda _, __, given: seen.append(given["position"].tolist()), with_kwargs=True)
     loader = DataLoader(stream, batch_size=None, num_workers=1)
     TokenTrainer(lm, settings, train_loader=loader).train()
     result = {"seen": seen, "share": stream.state_dict()["share"][:2]}

@@ -85,9 +85,7 @@ def test_few_frames_are_counted_one_by_one(tmp_path: Path) -> None:
     assert [row.frames for row in advise(dyntok.open(root.url), 10).rows] == [1, 2, 4, 5]
 
 
-def test_a_similarity_at_the_threshold_does_not_merge(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_similarity_at_the_threshold_does_not_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def in_tenths(rng: np.random.Generator, frames: int, grid: Grid, kind: str) -> Array:
         similarity = (rng.integers(-10, 11, (frames, grid.rows, grid.cols)) / 10).astype(np.float32)
         similarity[:, :, 0] = -np.inf

@@ -103,9 +103,7 @@ def run(out: Path, shards: int) -> None:
         monitor.planned(shards, 0, shards, 0)
         works = (ShardWork(number, tuple(plan.shard(number))) for number in plan.shard_numbers)
         encode_shards(shard_job(root, info, Observers(monitor, watching), clock), works)
-        report(
-            "shards", shards, wall, cpu, f"{watching.early_mb} MB after a tenth, {peak_mb()} MB at the end"
-        )
+        report("shards", shards, wall, cpu, f"{watching.early_mb} MB after a tenth, {peak_mb()} MB at the end")
         stages = ", ".join(
             f"{stage} {seconds / shards * 1e3:.2f}" for stage, seconds in sorted(clock.seconds().items())
         )

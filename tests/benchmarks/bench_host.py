@@ -73,9 +73,7 @@ def script(clips: list[Path], folder: Path, features: torch.Tensor, tokens: torc
         reader = decord.VideoReader(str(clip), num_threads=1)
         native = reader.get_batch(np.linspace(0, len(reader) - 1, FRAMES).astype(int).tolist()).asnumpy()
         stages.end("decode")
-        images = [
-            np.asarray(Image.fromarray(f).resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for f in native
-        ]
+        images = [np.asarray(Image.fromarray(f).resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for f in native]
         np.stack(images)
         stages.end("resize")
         merged: dict[float, list[torch.Tensor]] = {threshold: [] for threshold in THRESHOLDS}
@@ -101,9 +99,7 @@ def merge_once(features: torch.Tensor, tokens: torch.Tensor, threshold: float) -
 
 def ours(clips: list[Path], folder: Path, features: torch.Tensor, tokens: torch.Tensor) -> dict[str, float]:
     """The parts of a run, one after the other."""
-    settings = DecodeSettings(
-        sampling=Sampling(frames=FRAMES), limits=DecodeLimits(), height=SIZE, width=SIZE
-    )
+    settings = DecodeSettings(sampling=Sampling(frames=FRAMES), limits=DecodeLimits(), height=SIZE, width=SIZE)
     info = DatasetInfo(
         config={}, config_hash="", model={}, grid=Grid(ROWS, COLS),
         feature_dim=features.shape[-1], token_dim=tokens.shape[-1],
@@ -122,9 +118,7 @@ def ours(clips: list[Path], folder: Path, features: torch.Tensor, tokens: torch.
         decoding = video.stages["index"] + video.stages["decode"]
         stages.seconds["decode"] += decoding
         stages.seconds["resize"] -= decoding
-        assembly = VideoAssembly(
-            video.sampled, video.info, info.level_thresholds, root.scratch_dir(), SpoolBudget()
-        )
+        assembly = VideoAssembly(video.sampled, video.info, info.level_thresholds, root.scratch_dir(), SpoolBudget())
         for first in range(0, FRAMES, BATCH):
             assembly.add(first, merger(features, tokens), 0, BATCH)
         stages.end("merge")
@@ -169,9 +163,7 @@ def compare(title: str, clips: list[Path], features: torch.Tensor, tokens: torch
     print(f"{'stage':<10}{'script':>10}{'dyntok':>10}{'ratio':>8}")
     totals = [0.0, 0.0]
     for stage in ("decode", "resize", "merge", "write"):
-        both = [
-            statistics.median(r[stage] for r in results[name]) * per_frame for name in ("script", "dyntok")
-        ]
+        both = [statistics.median(r[stage] for r in results[name]) * per_frame for name in ("script", "dyntok")]
         totals = [total + value for total, value in zip(totals, both, strict=True)]
         print(f"{stage:<10}{both[0]:>10.2f}{both[1]:>10.2f}{both[1] / both[0]:>8.2f}")
     print(f"{'all':<10}{totals[0]:>10.2f}{totals[1]:>10.2f}{totals[1] / totals[0]:>8.2f}")

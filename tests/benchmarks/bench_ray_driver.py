@@ -76,9 +76,7 @@ def main() -> None:
     shards = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
     actors = int(sys.argv[2]) if len(sys.argv) > 2 else 2
     # Actors import this file by its name.
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        [str(HERE / "pipelines"), str(HERE), str(Path(__file__).parent)]
-    )
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "pipelines"), str(HERE), str(Path(__file__).parent)])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_video(folder / "a.mp4", images=[np.full((64, 96, 3), 90, np.uint8)] * 4)

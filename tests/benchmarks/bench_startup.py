@@ -22,8 +22,7 @@ from tests.benchmarks.timing import medians, report, show
 ROUNDS = 5
 PROGRAM = "from dyntok_cli.main import main; main()"
 UNTIL_FIRST_BATCH = (
-    "import os; from dyntok_cli.progress import RunProgress; RunProgress.frames = lambda *_: os._exit(0); "
-    + PROGRAM
+    "import os; from dyntok_cli.progress import RunProgress; RunProgress.frames = lambda *_: os._exit(0); " + PROGRAM
 )
 LIBRARIES = "import torch; from transformers.models.siglip.modeling_siglip import SiglipEncoder"
 COMPLETING = {"_DYNTOK_COMPLETE": "complete_bash", "COMP_WORDS": "dyntok en", "COMP_CWORD": "1"}

@@ -50,9 +50,7 @@ def command(title: str, out: Path) -> None:
 
 def run(arguments: list[str]) -> str:
     environment = {**os.environ, "PYTHONPATH": f"{HERE / 'pipelines'}{os.pathsep}{HERE}"}
-    return subprocess.run(
-        arguments, check=True, stdout=subprocess.PIPE, text=True, env=environment
-    ).stdout.strip()
+    return subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout.strip()
 
 
 def main() -> None:
@@ -61,9 +59,7 @@ def main() -> None:
         out = Path(folder) / "store"
         synthetic_store(out, shards=shards, videos=videos, job_logs=16)
         records = sum(path.stat().st_size for path in out.glob("shards/shard-??????.json"))
-        print(
-            f"{shards:,} shards of {videos} videos, {records / 1e6:.0f} MB of records, load {os.getloadavg()[0]:.1f}"
-        )
+        print(f"{shards:,} shards of {videos} videos, {records / 1e6:.0f} MB of records, load {os.getloadavg()[0]:.1f}")
         timed("status while encoding, with summaries in the logs", out, _STATUS)
         command("the command `dyntok status`", out)
         timed("the same again in one process (--watch)", out, _AGAIN)

@@ -187,21 +187,16 @@ def compare_coders(model: str, title: str, values: np.ndarray[Any, Any], raw_byt
     for _ in range(rounds):
         for coder in found:
             seconds.setdefault((coder.name, "encode"), []).append(cpu(coder.encode, blocks, repeats))
-            seconds.setdefault((coder.name, "decode"), []).append(
-                cpu(coder.decode, coded[coder.name], repeats)
-            )
+            seconds.setdefault((coder.name, "decode"), []).append(cpu(coder.decode, coded[coder.name], repeats))
     print(f"  {title:<30}{'of bf16':>10}{'encode MB/s':>13}{'decode MB/s':>13}")
     for coder in found:
         size = sum(len(memoryview(code).cast("B")) for code in coded[coder.name])
         speeds = [
-            values.nbytes * repeats / statistics.median(seconds[coder.name, way]) / 1e6
-            for way in ("encode", "decode")
+            values.nbytes * repeats / statistics.median(seconds[coder.name, way]) / 1e6 for way in ("encode", "decode")
         ]
         print(f"    {coder.name:<28}{size / raw_bytes:>10.3f}{speeds[0]:>13.0f}{speeds[1]:>13.0f}")
         if coder.name in ("byte shuffle, zstd 1, whole", "no shuffle, zstd 1, whole") and title in DTYPES:
-            report(
-                f"bytes of {title} tokens as in Zarr shards ({model})", size / raw_bytes, "-", "raw bfloat16"
-            )
+            report(f"bytes of {title} tokens as in Zarr shards ({model})", size / raw_bytes, "-", "raw bfloat16")
 
 
 def cpu(function: Callable[[Any], Any], items: list[Any], repeats: int) -> float:
@@ -227,8 +222,7 @@ def show_errors(means: Tensor, int8: np.ndarray[Any, Any], fp8: np.ndarray[Any, 
         "bfloat16": means.bfloat16().float(),
         "float16": means.half().float(),
         "int8, a scale a token": torch.from_numpy(int8).float() * scale8[:, None],
-        "fp8, a scale a token": torch.from_numpy(fp8).view(torch.float8_e4m3fn).float()
-        * to_fp8(means)[1][:, None],
+        "fp8, a scale a token": torch.from_numpy(fp8).view(torch.float8_e4m3fn).float() * to_fp8(means)[1][:, None],
     }
     print(f"  {'error against float32':<30}{'relative L2':>13}{'least cosine of a token':>26}")
     for name, values in again.items():
@@ -297,14 +291,10 @@ class WideShards:
             for position, (name, sampled, video, encoded) in enumerate(self._videos):
                 tokens = encoded.tokens @ self._widen
                 merger = BatchMerger(info.level_thresholds, dtype)
-                assembly = VideoAssembly(
-                    sampled, video, info.level_thresholds, root.scratch_dir(), SpoolBudget()
-                )
+                assembly = VideoAssembly(sampled, video, info.level_thresholds, root.scratch_dir(), SpoolBudget())
                 count = len(encoded.features)
                 assembly.add(0, merger(encoded.features, tokens), 0, count)
-                sample = assembly.finish(
-                    key=sample_key(name), video_id=name, dtype=dtype, token_dim=3584, meta={}
-                )
+                sample = assembly.finish(key=sample_key(name), video_id=name, dtype=dtype, token_dim=3584, meta={})
                 writer.add(sample, position=position, source=name)
                 assembly.close()
             content = writer.finish()
@@ -319,14 +309,10 @@ def compare_stores(title: str, bytes_of: Callable[[str, tuple[float, ...], str, 
         five = sum(bytes_of(shard_format, (threshold,), "explicit", "bfloat16") for threshold in THRESHOLDS)
         nested = bytes_of(shard_format, THRESHOLDS, "nested", "bfloat16")
         int8 = bytes_of(shard_format, THRESHOLDS, "nested", "int8")
-        print(
-            f"  {shard_format:<12}{five:>14,}{nested:>14,}{nested / five:>8.3f}{int8:>14,}{int8 / five:>8.3f}"
-        )
+        print(f"  {shard_format:<12}{five:>14,}{nested:>14,}{nested / five:>8.3f}{int8:>14,}{int8 / five:>8.3f}")
         where = f"{shard_format}, {title}"
         report(f"bytes of one nested store ({where})", nested / five, "<= 0.30", "five explicit stores")
-        report(
-            f"bytes of one nested int8 store ({where})", int8 / five, "<= 0.16", "five explicit bf16 stores"
-        )
+        report(f"bytes of one nested int8 store ({where})", int8 / five, "<= 0.16", "five explicit bf16 stores")
 
 
 def main() -> None:

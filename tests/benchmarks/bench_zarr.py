@@ -117,9 +117,7 @@ def show(watches: dict[str, Stopwatch], size: int) -> None:
         base = [statistics.median(times[step]) for times in (watches["zarr"].wall, watches["zarr"].cpu)]
         for name, watch in watches.items():
             wall, cpu = statistics.median(watch.wall[step]), statistics.median(watch.cpu[step])
-            print(
-                f"  {step:<14}{name:<20}{wall:>9.3f}{cpu:>9.3f}{wall / base[0]:>13.2f}{cpu / base[1]:>12.2f}"
-            )
+            print(f"  {step:<14}{name:<20}{wall:>9.3f}{cpu:>9.3f}{wall / base[0]:>13.2f}{cpu / base[1]:>12.2f}")
             if name == "zarrs, one thread":
                 report(
                     f"wall seconds with zarrs in one thread: {step}",

@@ -144,9 +144,7 @@ class WebDatasetMembers:
 
     package, module, shuffles = "webdataset", "webdataset", True
 
-    def __init__(
-        self, suffix: str, encode: Callable[[Tensor], bytes], decode: Callable[[bytes], Tensor]
-    ) -> None:
+    def __init__(self, suffix: str, encode: Callable[[Tensor], bytes], decode: Callable[[bytes], Tensor]) -> None:
         self.name = f"webdataset, .{suffix} members"
         self._suffix, self._encode, self._decode = suffix, encode, decode
 

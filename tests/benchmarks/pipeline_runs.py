@@ -66,9 +66,7 @@ class _Watch(RunObserver):
 class Prepared:
     """A corpus that is planned and whose decode processes run, to be encoded once."""
 
-    def __init__(
-        self, root: StoreRoot, config: EncodeConfig, spec: ModelSpec, info: DatasetInfo, plan: Any
-    ) -> None:
+    def __init__(self, root: StoreRoot, config: EncodeConfig, spec: ModelSpec, info: DatasetInfo, plan: Any) -> None:
         self.root, self.config, self.spec, self.info, self.plan = root, config, spec, info, plan
 
     def works(self) -> list[ShardWork]:
@@ -84,9 +82,7 @@ class Prepared:
         """Encode and commit every shard."""
         watch, clock = _Watch(), StageClock()
         with self.pool() as pool:
-            job = ShardJob(
-                self.root, self.info, self.config, _WithSpec(encoder, self.spec), pool, watch, clock
-            )  # type: ignore[arg-type]
+            job = ShardJob(self.root, self.info, self.config, _WithSpec(encoder, self.spec), pool, watch, clock)  # type: ignore[arg-type]
             encode_shards(job, self.works())
         return Timing(watch.count, time.perf_counter() - (watch.first or 0.0), clock.seconds())
 
@@ -108,9 +104,7 @@ class Prepared:
         return Timing(frames, time.perf_counter() - (first or 0.0), {})
 
 
-def prepare(
-    corpus: Path, out: Path, *, token_dims: tuple[int, int] | None = None, **settings: Any
-) -> Prepared:
+def prepare(corpus: Path, out: Path, *, token_dims: tuple[int, int] | None = None, **settings: Any) -> Prepared:
     """Plan `corpus` with the demo model; `token_dims` are (F, D) of another encoder that will stand in for it."""
     config = EncodeConfig(model="demo", **settings)
     root = StoreRoot.open(str(out), create=True)

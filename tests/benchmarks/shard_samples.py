@@ -29,9 +29,7 @@ def make_samples(videos: int, frames: int) -> list[Sample]:
     A token is a mixture of 64 fixed directions and noise, so that it compresses about as tokens of the demo model do.
     """
     rng = np.random.default_rng(0)
-    directions = rng.standard_normal((64, TOKEN_DIM), np.float32) * rng.gamma(2.0, 0.5, TOKEN_DIM).astype(
-        np.float32
-    )
+    directions = rng.standard_normal((64, TOKEN_DIM), np.float32) * rng.gamma(2.0, 0.5, TOKEN_DIM).astype(np.float32)
     return [_sample(rng, directions, f"video-{number}", frames) for number in range(videos)]
 
 

@@ -28,9 +28,7 @@ def asked(shell: str, line: str, **more: str) -> subprocess.CompletedProcess[str
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
         **more,
     }
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -65,8 +63,7 @@ def test_every_command_is_offered() -> None:
 def test_completing_imports_nothing_heavy(line: str, word: str, heavy: set[str]) -> None:
     code = (
         "import atexit, sys\n"
-        "atexit.register(lambda: print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr))\n"
-        + PROGRAM
+        "atexit.register(lambda: print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr))\n" + PROGRAM
     )
     environment = {
         **os.environ,
@@ -74,9 +71,7 @@ def test_completing_imports_nothing_heavy(line: str, word: str, heavy: set[str])
         "COMP_WORDS": line,
         "COMP_CWORD": str(line.count(" ")),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [word]
     assert not heavy & set(done.stderr.split())
 

@@ -33,9 +33,7 @@ def test_the_table_says_what_is_in_the_store(store: Path, cli: Callable[..., Ran
 def rerun(out: Path, cli: Callable[..., Ran], *flags: str) -> Ran:
     """The command that made the store, again."""
     clips = sorted(command.demo_clips())
-    return cli(
-        "demo", *[clip for clip in clips if "carphone" in clip], "--out", out, "--frames", FRAMES, *flags
-    )
+    return cli("demo", *[clip for clip in clips if "carphone" in clip], "--out", out, "--frames", FRAMES, *flags)
 
 
 def test_what_it_prints(demo: tuple[Path, Ran]) -> None:

@@ -36,9 +36,7 @@ def test_every_flag_of_every_command_is_documented(command: str, cli: Callable[.
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_flag_is_documented_that_is_not_there(command: str, cli: Callable[..., Ran]) -> None:
     real = flags_of(cli(command, "--help").stdout)
-    named = flags_of(
-        "\n".join(re.findall(rf"^dyntok {command} .*$|^\| `--.*$", section(command), re.MULTILINE))
-    )
+    named = flags_of("\n".join(re.findall(rf"^dyntok {command} .*$|^\| `--.*$", section(command), re.MULTILINE)))
     assert named - real == set()
 
 
@@ -62,9 +60,7 @@ def test_every_exit_code_is_documented() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "page", [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))], ids=lambda p: p.name
-)
+@pytest.mark.parametrize("page", [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))], ids=lambda p: p.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if "://" in target:

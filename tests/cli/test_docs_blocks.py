@@ -89,9 +89,7 @@ class Block:
 
     @property
     def why_not(self) -> str | None:
-        reasons = [
-            why for (page, start), why in NOT_RUN.items() if page == self.page and self.text.startswith(start)
-        ]
+        reasons = [why for (page, start), why in NOT_RUN.items() if page == self.page and self.text.startswith(start)]
         return reasons[0] if reasons else None
 
 
@@ -109,9 +107,7 @@ def test_every_block_is_of_a_known_kind() -> None:
     for block in ALL:
         assert block.language in (*SHELL, "", "python", "text"), f"{block.page}: {block.language}"
         if not block.is_shell and block.language != "python" and block.page != "cli.md":
-            assert not re.search(r"^(\$ )?dyntok \w", block.text, re.MULTILINE), (
-                f"{block.page}: commands as text"
-            )
+            assert not re.search(r"^(\$ )?dyntok \w", block.text, re.MULTILINE), f"{block.page}: commands as text"
 
 
 def test_every_reason_belongs_to_a_block() -> None:
@@ -122,9 +118,7 @@ def test_every_reason_belongs_to_a_block() -> None:
 @pytest.mark.parametrize("page", sorted({block.page for block in ALL if block.language == "python"}))
 def test_every_page_with_python_is_run_by_a_test(page: str) -> None:
     files = [ROOT / "tests" / "test_docs.py", ROOT / "tests" / "cli" / "test_docs.py", Path(__file__)]
-    assert any(
-        f'"{page}"' in re.sub(r"NOT_RUN = \{.*?\n\}", "", file.read_text(), flags=re.DOTALL) for file in files
-    )
+    assert any(f'"{page}"' in re.sub(r"NOT_RUN = \{.*?\n\}", "", file.read_text(), flags=re.DOTALL) for file in files)
 
 
 @pytest.fixture
@@ -138,9 +132,7 @@ def desk(clip_folder: Path, store: Path, tmp_path: Path, monkeypatch: pytest.Mon
     return store
 
 
-@pytest.mark.parametrize(
-    "page", sorted({block.page for block in ALL if block.is_shell and block.why_not is None})
-)
+@pytest.mark.parametrize("page", sorted({block.page for block in ALL if block.is_shell and block.why_not is None}))
 def test_the_commands_of_a_page_run(page: str, desk: Path) -> None:
     """All blocks of a page, one after the other, Python in between where the page is the tutorial."""
     names: dict[str, object] = {}
@@ -162,9 +154,7 @@ def run_lines(block: Block, store: Path) -> None:
         words = shlex.split(line.removeprefix("$ "), comments=True)
         if not words:
             continue
-        assert words[0] == "dyntok", (
-            f"{block.page}: only dyntok is run here, not {words[0]}: say why in NOT_RUN"
-        )
+        assert words[0] == "dyntok", f"{block.page}: only dyntok is run here, not {words[0]}: say why in NOT_RUN"
         arguments, target = redirected(words[1:])
         makes = arguments[0] in ("encode", "plan") and "videos/" in arguments
         if "tokens/" in arguments and not makes and not Path("tokens").exists():

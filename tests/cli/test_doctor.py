@@ -101,9 +101,7 @@ def test_a_folder_without_locks_is_a_trap(tmp_path: Path, monkeypatch: pytest.Mo
     assert state(list(storage.writing(tmp_path)), "folder") == WARN
 
 
-def test_every_finding_that_is_not_well_says_what_mends_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_finding_that_is_not_well_says_what_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*names: str) -> None:
         raise ValueError(names)
 
@@ -138,9 +136,7 @@ def test_a_codec_without_a_decoder_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert (check.state, check.detail) == (WARN, "h264; no decoder for no_such_codec")
 
 
-def test_a_disk_is_measured_with_few_bytes_and_left_clean(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_is_measured_with_few_bytes_and_left_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "PROBE_BYTES", 8 * 10**6)
     (check,) = storage.speed(tmp_path / "new")
     assert check.detail.endswith("(8 MB)")

@@ -28,9 +28,7 @@ def videos(tmp_path: Path, carphone: Path) -> Path:
     return folder
 
 
-def test_failed_videos_exit_with_3_and_are_listed(
-    videos: Path, tmp_path: Path, cli: Callable[..., Ran]
-) -> None:
+def test_failed_videos_exit_with_3_and_are_listed(videos: Path, tmp_path: Path, cli: Callable[..., Ran]) -> None:
     out = tmp_path / "out"
     ran = cli("encode", videos, "--out", out, *QUICK)
     assert ran.code == 3, ran.stderr
@@ -65,9 +63,7 @@ def test_without_input_the_store_goes_on_with_its_own_settings(
 ) -> None:
     out = tmp_path / "out"
     settings = ("--fps", "1", "--max-frames", "3", "--thresholds", "0.5", "--dtype", "float16")
-    first = cli(
-        "encode", carphone, "--out", out, "--model", "demo", *settings, "--decode-workers", "1", "--quiet"
-    )
+    first = cli("encode", carphone, "--out", out, "--model", "demo", *settings, "--decode-workers", "1", "--quiet")
     assert first.code == 0, first.stderr
     before = digests(out)
     shutil.rmtree(out / "shards")
@@ -97,9 +93,7 @@ def test_new_inputs_need_extend(tmp_path: Path, clip_folder: Path, cli: Callable
     assert (extended.json["done"], extended.json["already"], extended.json["shards"]) == (2, 1, 2)
 
 
-def test_a_config_file_makes_the_store_that_flags_make(
-    tmp_path: Path, carphone: Path, cli: Callable[..., Ran]
-) -> None:
+def test_a_config_file_makes_the_store_that_flags_make(tmp_path: Path, carphone: Path, cli: Callable[..., Ran]) -> None:
     out, file = tmp_path / "out", tmp_path / "settings.yaml"
     file.write_text("model: demo\nframes: 9\nbatch-size: 2\ndecode-workers: 1\nthresholds: [0.5]\n")
     assert cli("encode", carphone, "--out", out, "--config", file, "--frames", "2").code == 0
@@ -109,9 +103,7 @@ def test_a_config_file_makes_the_store_that_flags_make(
     assert again.json["already"] == 1
 
 
-def test_a_dry_run_is_a_plan_and_writes_nothing(
-    tmp_path: Path, carphone: Path, cli: Callable[..., Ran]
-) -> None:
+def test_a_dry_run_is_a_plan_and_writes_nothing(tmp_path: Path, carphone: Path, cli: Callable[..., Ran]) -> None:
     out = tmp_path / "out"
     dry = cli("encode", carphone, "--out", out, *QUICK, "--dry-run", "--json")
     plan = cli("plan", carphone, *QUICK, "--json")

@@ -52,9 +52,7 @@ def test_the_middle_or_the_frame_of_a_time(store: Path, tmp_path: Path, cli: Cal
 @pytest.mark.parametrize("suffix", ["mp4", "gif"])
 def test_a_sheet_and_a_clip(suffix: str, store: Path, tmp_path: Path, cli: Callable[..., Ran]) -> None:
     sheet, clip = tmp_path / "sheet.png", tmp_path / f"clip.{suffix}"
-    ran = cli(
-        "inspect", store, VIDEO, "--contact-sheet", sheet, "--tiles", 2, "--clip", clip, "--size", 140, "-q"
-    )
+    ran = cli("inspect", store, VIDEO, "--contact-sheet", sheet, "--tiles", 2, "--clip", clip, "--size", 140, "-q")
     assert (ran.code, ran.stderr) == (0, "")
     drawn = pictures(store, Views((0.6,), side=140))
     assert np.array_equal(frames_of(sheet)[0], drawn.sheet(2))
@@ -62,11 +60,7 @@ def test_a_sheet_and_a_clip(suffix: str, store: Path, tmp_path: Path, cli: Calla
     assert len(frames) == FRAMES
     for frame, strip in zip(frames, drawn.clip(), strict=True):
         height, width = strip.shape[:2]
-        assert (
-            frame.shape[:2] == ((height + 1) // 2 * 2, (width + 1) // 2 * 2)
-            if suffix == "mp4"
-            else strip.shape
-        )
+        assert frame.shape[:2] == ((height + 1) // 2 * 2, (width + 1) // 2 * 2) if suffix == "mp4" else strip.shape
         assert np.median(np.abs(frame[:height, :width].astype(int) - strip)) < 12
 
 
@@ -108,9 +102,7 @@ def test_without_its_source_the_grid_alone_is_drawn(
     assert digests(store) == before
 
 
-def test_a_changed_source_is_refused(
-    moved: tuple[Path, Path], tmp_path: Path, cli: Callable[..., Ran]
-) -> None:
+def test_a_changed_source_is_refused(moved: tuple[Path, Path], tmp_path: Path, cli: Callable[..., Ran]) -> None:
     store, clip = moved
     clip.write_bytes(clip.read_bytes()[:-1] + b"!")
     ran = cli("inspect", store, VIDEO, "--png", tmp_path / "a.png")

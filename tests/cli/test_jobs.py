@@ -119,9 +119,7 @@ def test_shards_and_failures_are_listed(whole: Path, cli: Cli) -> None:
 def test_logs_show_events_and_failures(whole: Path, cli: Cli) -> None:
     text = cli("logs", whole).stdout.splitlines()
     assert "start" in text[0]
-    assert any(
-        "failed" in line and "error_class=not_a_video" in line and "id=bad.mp4" in line for line in text
-    )
+    assert any("failed" in line and "error_class=not_a_video" in line and "id=bad.mp4" in line for line in text)
     assert sum(" shard " in line for line in text) == 5
     events = cli("logs", whole, "--json").json["events"]
     assert len(events) == len(text)
@@ -221,9 +219,7 @@ def script(name: str, *arguments: object, env: dict[str, str]) -> subprocess.Com
 
 
 @pytest.mark.slow
-def test_the_script_for_one_machine(
-    videos: Path, whole: Path, tmp_path: Path, on_path: dict[str, str]
-) -> None:
+def test_the_script_for_one_machine(videos: Path, whole: Path, tmp_path: Path, on_path: dict[str, str]) -> None:
     out = tmp_path / "out"
     ran = script("job_array.sh", 2, videos, out, *QUICK, env=on_path)
     assert ran.returncode == 3, ran.stderr

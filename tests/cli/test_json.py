@@ -49,9 +49,7 @@ def leaves(value: Any, keys: Keys, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(value, dict):
         for name, inner in value.items():
             exact, anything = (f"{path}.{last}".lstrip(".") for last in (name, "*"))
-            yield from leaves(
-                inner, keys, exact if within(exact, keys) or not within(anything, keys) else anything
-            )
+            yield from leaves(inner, keys, exact if within(exact, keys) or not within(anything, keys) else anything)
     elif isinstance(value, list):
         for inner in value:
             yield from leaves(inner, keys, f"{path}[]")
@@ -73,9 +71,7 @@ def hold(keys: Keys, *documents: Any, empty: tuple[str, ...] = ()) -> None:
     for document in documents:
         for path, value in leaves(document, keys):
             assert path in keys, f"{path} is not on the page"
-            assert any(IS[kind](value) for kind in keys[path].split(" or ")), (
-                f"{path}: {value!r} is no {keys[path]}"
-            )
+            assert any(IS[kind](value) for kind in keys[path].split(" or ")), f"{path}: {value!r} is no {keys[path]}"
             seen.add(path)
     assert keys.keys() - seen == {key for key in keys if key.startswith(empty or "\0")} - seen
 

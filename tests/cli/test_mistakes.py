@@ -123,9 +123,7 @@ MISTAKES = [
         "the inputs hold no video",
         ".mp4",
     ),
-    Mistake(
-        "a pattern without a match", lambda p: encode(p, p.folder / "*.mp4"), 2, "matches no video", "'clips/"
-    ),
+    Mistake("a pattern without a match", lambda p: encode(p, p.folder / "*.mp4"), 2, "matches no video", "'clips/"),
     Mistake(
         "a manifest without the column path",
         lambda p: encode(p, p.file("list.csv", "file,id\na.mp4,a\n")),
@@ -309,9 +307,7 @@ MISTAKES = [
         "no such option: --treshold",
         "`--thresholds`",
     ),
-    Mistake(
-        "a misspelt command", lambda p: ("verfy", p.store), 2, "no such command 'verfy'", "`dyntok verify`"
-    ),
+    Mistake("a misspelt command", lambda p: ("verfy", p.store), 2, "no such command 'verfy'", "`dyntok verify`"),
     Mistake("no store", lambda p: ("status",), 2, "missing argument 'STORE'", "dyntok status --help"),
     Mistake(
         "a job that there is not",

@@ -61,9 +61,7 @@ def test_advice_for_inputs_is_an_estimate_and_says_so(clip_folder: Path, cli: Ca
         (("--budget", "0"), "budget"),
     ],
 )
-def test_flags_that_make_no_sense(
-    flags: tuple[str, ...], error: str, store: Path, cli: Callable[..., Ran]
-) -> None:
+def test_flags_that_make_no_sense(flags: tuple[str, ...], error: str, store: Path, cli: Callable[..., Ran]) -> None:
     ran = cli("plan", store, *flags)
     assert ran.code == 2
     assert error in ran.error

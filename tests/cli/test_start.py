@@ -145,9 +145,7 @@ def test_a_closed_pipe_is_no_error() -> None:
 def test_output_that_the_terminal_cannot_show_is_escaped() -> None:
     code = "from dyntok_cli.output import print_text; print_text('bikes \\u65e5')"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, env=environment, check=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True, text=True)
     assert done.stdout == "bikes \\u65e5\n"
 
 

@@ -81,9 +81,7 @@ def test_a_report_of_a_store_on_disk_leaves_the_store_alone(
     assert cli("verify", store).code == 0
 
 
-def test_thumbnails_are_the_frames_that_were_encoded(
-    store: Path, tmp_path: Path, cli: Callable[..., Ran]
-) -> None:
+def test_thumbnails_are_the_frames_that_were_encoded(store: Path, tmp_path: Path, cli: Callable[..., Ran]) -> None:
     page = tmp_path / "r.html"
     assert cli("stats", store, "--html", page, "--quiet").code == 0
     settings = DecodeSettings(Sampling(3), DecodeLimits(), SIDE, SIDE)

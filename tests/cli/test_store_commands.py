@@ -77,9 +77,7 @@ def test_verify_finds_one_changed_bit(flags: list[str], copy: Path, cli: Callabl
     assert finding["video"] and finding["videos"] == [finding["video"]]
 
 
-def test_verify_shallow_does_less(
-    store: Path, cli: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verify_shallow_does_less(store: Path, cli: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
         "dyntok.store.care.verification.shard_problems", lambda *arguments: seen.append(arguments) or []
@@ -131,9 +129,7 @@ def test_inspect_says_how_the_store_was_made(store: Path, cli: Callable[..., Ran
 
 
 @pytest.mark.parametrize("threshold", [None, 0.5, 0.123, -1.0])
-def test_inspect_counts_a_videos_tokens(
-    threshold: float | None, store: Path, cli: Callable[..., Ran]
-) -> None:
+def test_inspect_counts_a_videos_tokens(threshold: float | None, store: Path, cli: Callable[..., Ran]) -> None:
     flags = [] if threshold is None else ["--threshold", threshold]
     for video_id in dyntok.open(store).ids:
         document = cli("inspect", store, video_id, "--json", *flags).json
@@ -188,9 +184,7 @@ def test_convert_there_and_back(store: Path, tmp_path: Path, cli: Callable[..., 
     assert digests(tmp_path / "tar") == digests(store)
 
 
-def test_convert_into_the_same_format_is_refused(
-    store: Path, tmp_path: Path, cli: Callable[..., Ran]
-) -> None:
+def test_convert_into_the_same_format_is_refused(store: Path, tmp_path: Path, cli: Callable[..., Ran]) -> None:
     ran = cli("convert", store, tmp_path / "new", "--format", "webdataset")
     assert ran.code == 2
     assert "webdataset" in ran.error

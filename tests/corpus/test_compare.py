@@ -26,9 +26,7 @@ def test_same_corpus(clip_folder: Path) -> None:
 
 
 def test_each_kind_of_difference(tmp_path: Path) -> None:
-    write_files(
-        tmp_path, *(f"{name}.mp4" for name in ("same", "touched", "edited", "longer", "gone", "broken"))
-    )
+    write_files(tmp_path, *(f"{name}.mp4" for name in ("same", "touched", "edited", "longer", "gone", "broken")))
     for name in ("later", "never"):
         (tmp_path / f"{name}.mp4").symlink_to(tmp_path / f"{name}.data")
     plan = plan_of(listing(tmp_path))
@@ -40,9 +38,7 @@ def test_each_kind_of_difference(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").symlink_to("nowhere")
     write_files(tmp_path, "later.data", "new.mp4")
     # What cannot be read now, or could not when it was planned, did not change.
-    assert compare_plan(plan, listing(tmp_path)) == PlanDifference(
-        ("new.mp4",), 1, ("edited.mp4", "longer.mp4"), 2
-    )
+    assert compare_plan(plan, listing(tmp_path)) == PlanDifference(("new.mp4",), 1, ("edited.mp4", "longer.mp4"), 2)
     assert compare_plan(plan, listing(tmp_path), mended={"edited.mp4", "same.mp4"}) == PlanDifference(
         ("new.mp4",), 1, ("longer.mp4",), 1
     )

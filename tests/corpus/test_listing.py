@@ -53,11 +53,7 @@ def test_folder_order_is_that_of_the_ids(tmp_path: Path) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    st.sets(
-        st.lists(st.sampled_from(["a", "a-", "a.b", "b", "é"]), min_size=1, max_size=3).map(tuple), max_size=8
-    )
-)
+@given(st.sets(st.lists(st.sampled_from(["a", "a-", "a.b", "b", "é"]), min_size=1, max_size=3).map(tuple), max_size=8))
 def test_local_and_remote_order_is_sorted(
     tmp_path_factory: pytest.TempPathFactory, paths: set[tuple[str, ...]]
 ) -> None:
@@ -187,9 +183,7 @@ def test_file_is_taken_by_its_word_even_with_magic_in_its_name(tmp_path: Path) -
     assert ids(tmp_path / "odd.suffix", tmp_path / "what[1]?.mp4") == ["odd.suffix", "what[1]?.mp4"]
 
 
-@pytest.mark.parametrize(
-    "text", ["gone.mp4", "gone/", "no/*.mp4", "*.mp4", "memory://gone/a.mp4", "memory://gone/*"]
-)
+@pytest.mark.parametrize("text", ["gone.mp4", "gone/", "no/*.mp4", "*.mp4", "memory://gone/a.mp4", "memory://gone/*"])
 def test_input_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as caught:

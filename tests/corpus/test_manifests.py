@@ -107,9 +107,7 @@ def test_the_three_kinds_agree(tmp_path: Path) -> None:
 
 def test_null_and_integer_ids(tmp_path: Path) -> None:
     for suffix in ("jsonl", "parquet"):
-        WRITERS[suffix](
-            tmp_path / f"m.{suffix}", [{"path": "a.mp4", "id": None}, {"path": "b.mp4", "id": 17}]
-        )
+        WRITERS[suffix](tmp_path / f"m.{suffix}", [{"path": "a.mp4", "id": None}, {"path": "b.mp4", "id": 17}])
         assert [i.id for i in items_of(tmp_path / f"m.{suffix}")] == ["a.mp4", "17"]
 
 
@@ -121,11 +119,7 @@ def test_byte_order_mark_blank_lines_and_crlf(tmp_path: Path) -> None:
 
 
 JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**30), 10**30)
-    | st.floats()
-    | st.text(st.characters(codec="utf-8")),
+    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(st.characters(codec="utf-8")),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=8,
 )

@@ -90,9 +90,7 @@ def test_packing(sizes: list[int], shard_size: int, max_videos: int) -> None:
         assert total > shard_size or len(shard) == max_videos
 
 
-texts = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=20
-)
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=20)
 plain_items = st.builds(
     CorpusItem,
     id=texts.filter(lambda text: text.strip()),
@@ -208,9 +206,7 @@ def test_an_error_while_listing_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"path": "a.mp4"}\n' * 1 + "{}\n")
     out = tmp_path / "plan.parquet"
     with pytest.raises(InputError, match="line 2"):
-        freeze_plan(
-            list_inputs([str(tmp_path / "m.jsonl")]), out, estimate_bytes=lambda item: 1, shard_size_bytes=1
-        )
+        freeze_plan(list_inputs([str(tmp_path / "m.jsonl")]), out, estimate_bytes=lambda item: 1, shard_size_bytes=1)
     assert not list(tmp_path.glob("*plan*"))
 
 
@@ -238,9 +234,7 @@ def test_what_is_no_plan(tmp_path: Path) -> None:
 
 
 def test_shards_out_of_order_are_damage() -> None:
-    table = pq.read_table(
-        io.BytesIO(plan_bytes([missing_item(f"v{i}") for i in range(6)], shard_size_bytes=2))
-    )
+    table = pq.read_table(io.BytesIO(plan_bytes([missing_item(f"v{i}") for i in range(6)], shard_size_bytes=2)))
     for rows in ([2, 3, 0, 1, 4, 5], [0, 1, 4, 5], [2, 3, 4, 5]):
         with pytest.raises(DamageError):
             FrozenPlan.open(_parquet(table.take(rows)))

@@ -133,9 +133,7 @@ def test_tar_in_an_object_store(tmp_path: Path, remote: str, size: int) -> None:
     fsspec.filesystem("memory").pipe(remote, path.read_bytes())
     items = items_of(remote)
     assert [(i.id, content(i)) for i in items] == list(members.items())
-    assert [(i.id, i.source, i.ref.offset) for i in items] == [
-        (i.id, i.source, i.ref.offset) for i in items_of(path)
-    ]
+    assert [(i.id, i.source, i.ref.offset) for i in items] == [(i.id, i.source, i.ref.offset) for i in items_of(path)]
     assert [fingerprint(i) for i in items] == [fingerprint(i) for i in items_of(path)]
 
 
@@ -158,16 +156,12 @@ def test_paths_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
         items_of(hostile(tmp_path / "t.tar", name))
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE]
-)
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
     with pytest.raises(InputError, match="a link or a device") as caught:
         items_of(hostile(tmp_path / "t.tar", "b.mp4", kind, linkname="ok.mp4"))
     assert "t.tar" in caught.value.message and "b.mp4" in caught.value.message
-    assert [i.id for i in items_of(hostile(tmp_path / "t.tar", "b.txt", kind, linkname="ok.mp4"))] == [
-        "ok.mp4"
-    ]
+    assert [i.id for i in items_of(hostile(tmp_path / "t.tar", "b.txt", kind, linkname="ok.mp4"))] == ["ok.mp4"]
 
 
 def test_sparse_members_are_refused(tmp_path: Path) -> None:
@@ -250,9 +244,7 @@ MALFORMED = {
     "pax record too long": header("x", tarfile.XHDTYPE, 11) + padded(b"99 path=a\n\n"),
     "pax record without number": header("x", tarfile.XHDTYPE, 10) + padded(b"xx path=a\n"),
     "pax record of length 0": header("x", tarfile.XHDTYPE, 10) + padded(b"0 path=aa\n"),
-    "pax size is no number": header("x", tarfile.XHDTYPE, 11)
-    + padded(b"11 size=-1\n")
-    + header("a.mp4", b"0", 0),
+    "pax size is no number": header("x", tarfile.XHDTYPE, 11) + padded(b"11 size=-1\n") + header("a.mp4", b"0", 0),
     "global name": header("x", tarfile.XGLTYPE, 10) + padded(b"10 path=a\n") + header("a.mp4", b"0", 0),
     "extended header at the end": header("x", tarfile.XHDTYPE, 10) + padded(b"10 path=a\n"),
 }
@@ -278,9 +270,7 @@ def test_malformed_headers(tmp_path: Path, kind: str) -> None:
 def test_a_flipped_byte_never_gives_another_error(
     tmp_path_factory: pytest.TempPathFactory, at: int, value: int
 ) -> None:
-    path = make_tar(
-        tmp_path_factory.mktemp("flip") / "t.tar", {"a" * 120 + ".mp4": b"a", "b.mp4": b"b" * 600}
-    )
+    path = make_tar(tmp_path_factory.mktemp("flip") / "t.tar", {"a" * 120 + ".mp4": b"a", "b.mp4": b"b" * 600})
     data = bytearray(path.read_bytes())
     data[at] = value
     path.write_bytes(data)

@@ -37,9 +37,7 @@ class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
 
-def _boot(
-    args: list[str], stdio: tuple[int, int, int], keep: tuple[int, ...], env: Any, new_session: bool
-) -> NoReturn:
+def _boot(args: list[str], stdio: tuple[int, int, int], keep: tuple[int, ...], env: Any, new_session: bool) -> NoReturn:
     status = 70
     try:
         call_me("zygote" if "zygote" in args[2] else "probe")

@@ -67,9 +67,7 @@ class Campaign:
     digests: dict[str, str]
 
     @classmethod
-    def of(
-        cls, machine: Machine, corpus: Path, folder: Path, shard_format: str, workers: int = 1
-    ) -> Campaign:
+    def of(cls, machine: Machine, corpus: Path, folder: Path, shard_format: str, workers: int = 1) -> Campaign:
         """Runs once undisturbed, and looks whether what is held against later runs is right itself."""
         folder.mkdir()
         shards = ("--shard-size", "100KB", "--format", shard_format)

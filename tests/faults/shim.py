@@ -48,9 +48,7 @@ def build_shim(folder: Path) -> Path:
     if not sys.platform.startswith("linux") or compiler is None:
         pytest.skip("faults at system calls need Linux and a C compiler")
     library = folder / "faults.so"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, SOURCE, "-ldl"], check=True
-    )
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, SOURCE, "-ldl"], check=True)
     return library
 
 

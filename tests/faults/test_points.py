@@ -21,9 +21,7 @@ def held(tally: Tally) -> None:
     assert tally.points > tally.ends["ended before"], "nothing was struck"
 
 
-@pytest.mark.parametrize(
-    ("action", "share"), [("kill", 0.8), ("kill", 0.4), ("enospc-on", 0.5), ("torn", 0.3)]
-)
+@pytest.mark.parametrize(("action", "share"), [("kill", 0.8), ("kill", 0.4), ("enospc-on", 0.5), ("torn", 0.3)])
 def test_a_few_points(tars: Campaign, action: str, share: float) -> None:
     calls = striking(tars.calls, action)
     held(tars.strike(action, [calls[int(share * len(calls))]], Tally()))
@@ -66,9 +64,7 @@ def test_every_point(
 
 
 @pytest.mark.parametrize("shard_format", ["webdataset", pytest.param("zarr", marks=pytest.mark.slow)])
-def test_nothing_gets_its_name_before_it_is_on_the_disk(
-    shard_format: str, request: pytest.FixtureRequest
-) -> None:
+def test_nothing_gets_its_name_before_it_is_on_the_disk(shard_format: str, request: pytest.FixtureRequest) -> None:
     """A power cut loses what was not flushed, and a renamed file that was not may come back empty."""
     campaign: Campaign = request.getfixturevalue({"webdataset": "tars", "zarr": "zarrs"}[shard_format])
     named = check_flushes(campaign.calls)
@@ -104,9 +100,7 @@ def check_flushes(calls: Iterable[Call]) -> set[str]:
 def test_a_fork_changes_files_as_the_command_does(tars: Campaign, shim: Path, tmp_path: Path) -> None:
     """Or else the points would be those of something else."""
     out = tmp_path / "out"
-    ended = run_armed(
-        shim, "encode", tars.corpus, "--out", out, *tars.flags, folder=out, log=tmp_path / "calls"
-    )
+    ended = run_armed(shim, "encode", tars.corpus, "--out", out, *tars.flags, folder=out, log=tmp_path / "calls")
     assert ended.code == 3, ended.text
     assert store_digests(out) == tars.digests
     assert kinds(ended.calls) == kinds(tars.calls)

@@ -94,11 +94,7 @@ def check(out: Path, expected: dict[str, str], videos: int) -> None:
     assert report.ok
     assert report.complete
     assert (report.done, report.failed) == (videos - 1, 1)
-    ids = [
-        video
-        for batch in StoreIndex.open(StoreRoot.open(str(out))).batches()
-        for video in batch["id"].to_pylist()
-    ]
+    ids = [video for batch in StoreIndex.open(StoreRoot.open(str(out))).batches() for video in batch["id"].to_pylist()]
     assert len(ids) == len(set(ids)) == videos
     assert not list((out / ".tmp").glob("*")) if (out / ".tmp").exists() else True
 

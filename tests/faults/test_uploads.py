@@ -127,9 +127,7 @@ def test_some_requests(bucket: Bucket) -> None:
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(("flags", "path"), [(SMALL, "tokens/"), (LARGE, "shard-000000.tar")])
-def test_every_request(
-    bucket: Bucket, flags: tuple[str, ...], path: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_request(bucket: Bucket, flags: tuple[str, ...], path: str, capsys: pytest.CaptureFixture[str]) -> None:
     begun = time.monotonic()
     _, count = bucket.whole(flags, path)
     kinds = Counter(method for method, where in bucket.proxy.log if method in WRITES)

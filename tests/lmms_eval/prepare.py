@@ -84,9 +84,7 @@ def lessons(store: dyntok.Store) -> dict[str, Any]:
             (to_text(doc), doc["answer"]),
             (doc["question"], f" {doc['options'][to_target(doc)]}"),
         ):
-            ids, labels = chat.encode(
-                [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
-            )
+            ids, labels = chat.encode([{"role": "user", "content": text}, {"role": "assistant", "content": answer}])
             talk = dyntok.Conversation(doc["video"], ids, labels, store[doc["video"]].at())
             sequences.append(dyntok.expand(talk, PLACEHOLDER, markers="video"))
     return dyntok.pad_batch(sequences)

@@ -16,9 +16,7 @@ from tests.lmms_eval.conftest import ROOT, Made
 from tests.lmms_eval.direct import Direct
 from tests.lmms_eval.tasks.utils import to_text
 
-QUESTIONS = [
-    json.loads(line) for line in (ROOT / "tests/lmms_eval/tasks/questions.jsonl").read_text().splitlines()
-]
+QUESTIONS = [json.loads(line) for line in (ROOT / "tests/lmms_eval/tasks/questions.jsonl").read_text().splitlines()]
 TWO_PROCESSES = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 OPEN, CHOICE, ROUNDS = "dyntok_clips_open", "dyntok_clips_choice", "dyntok_clips_rounds"
 
@@ -56,9 +54,7 @@ def start(
     ]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment = os.environ | offline | {"HF_HOME": str(out / "hf"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=600, cwd=ROOT, env=environment, check=False
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT, env=environment, check=False)
 
 
 def evaluate(out: Path, made: Made, *tasks: str, **options: Any) -> Run:
@@ -68,9 +64,7 @@ def evaluate(out: Path, made: Made, *tasks: str, **options: Any) -> Run:
     assert len(found) == 1, result.stdout + result.stderr
     samples = {
         task: [
-            json.loads(line)
-            for file in out.rglob(f"*_samples_{task}.jsonl")
-            for line in file.read_text().splitlines()
+            json.loads(line) for file in out.rglob(f"*_samples_{task}.jsonl") for line in file.read_text().splitlines()
         ]
         for task in tasks
     }
@@ -98,9 +92,7 @@ def direct(made: Made) -> Direct:
     return Direct(made.checkpoint, made.llm)
 
 
-def test_the_command_finds_the_plug_in_and_writes_results(
-    run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_finds_the_plug_in_and_writes_results(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.results["config"]["model_backend"] == "dyntok.adapters.lmms_eval.DyntokModel (simple)"
     assert {task: count["effective"] for task, count in run.results["n-samples"].items()} == {
         OPEN: len(QUESTIONS),
@@ -108,9 +100,7 @@ def test_the_command_finds_the_plug_in_and_writes_results(
         ROUNDS: len(QUESTIONS),
     }
     table = [line for line in run.printed.splitlines() if line.startswith("|")]
-    assert [task in line for task, line in zip(sorted([OPEN, CHOICE, ROUNDS]), table[2:], strict=True)] == [
-        True
-    ] * 3
+    assert [task in line for task, line in zip(sorted([OPEN, CHOICE, ROUNDS]), table[2:], strict=True)] == [True] * 3
     with capsys.disabled():
         print("", *table, sep="\n")
 
@@ -124,9 +114,7 @@ def test_answers_are_those_of_the_store_one_by_one(run: Run, direct: Direct) -> 
 def test_the_letters_are_right_and_come_from_the_video(run: Run, direct: Direct) -> None:
     """The checkpoint learned them from stored tokens: the same question, another letter for each clip."""
     learned = [
-        (question, sample)
-        for question, sample in zip(QUESTIONS, run.samples[OPEN], strict=True)
-        if question["video"]
+        (question, sample) for question, sample in zip(QUESTIONS, run.samples[OPEN], strict=True) if question["video"]
     ]
     for question, sample in learned:
         assert sample["right"] == 1.0
@@ -151,8 +139,7 @@ def test_the_likeliest_choice_is_taken(run: Run, direct: Direct) -> None:
     right = 0
     for question, sample in zip(QUESTIONS, run.samples[CHOICE], strict=True):
         expected = [
-            direct.loss(question["video"], question["question"], f" {option}")[0]
-            for option in question["options"]
+            direct.loss(question["video"], question["question"], f" {option}")[0] for option in question["options"]
         ]
         assert losses(sample["filtered_resps"]) == pytest.approx(expected, abs=1e-4)
         best = expected.index(min(expected))

@@ -96,8 +96,7 @@ def test_beams_and_sampling_are_passed_on(model: DyntokModel) -> None:
     def texts(**wanted: Any) -> list[str]:
         torch.manual_seed(0)
         requests = [
-            open_question(number % 3, f"{number}?", max_new_tokens=8, min_new_tokens=8, **wanted)
-            for number in range(6)
+            open_question(number % 3, f"{number}?", max_new_tokens=8, min_new_tokens=8, **wanted) for number in range(6)
         ]
         return [result.text for result in model.generate_until(requests)]
 
@@ -133,8 +132,7 @@ def test_what_greedy_generation_says_is_greedy(model: DyntokModel) -> None:
     (said,) = model.generate_until([open_question(0)])
     answers = [said.text, f" {said.text}", f"{said.text}!", f" {said.text}!"]
     requests = [
-        ask(0, "What is it?", lambda _, answer=answer: answer, show, kind="loglikelihood")
-        for answer in answers
+        ask(0, "What is it?", lambda _, answer=answer: answer, show, kind="loglikelihood") for answer in answers
     ]
     greedy = [unwrap_generation_output(pair)[0][1] for pair in model.loglikelihood(requests)]
     assert sum(greedy[:2]) == 1

@@ -88,9 +88,7 @@ def test_budgets_combine_with_thresholds_and_frames(store: Store) -> None:
 
 @pytest.mark.parametrize("markers", ["row", "frame", "video", "none"])
 @pytest.mark.parametrize("budget", [28, 29, 60, 113, 150, 223, 224, 300, 10**6])
-def test_frames_are_dropped_only_as_far_as_the_budget_demands(
-    store: Store, markers: str, budget: int
-) -> None:
+def test_frames_are_dropped_only_as_far_as_the_budget_demands(store: Store, markers: str, budget: int) -> None:
     def smallest(frames: int) -> int:
         return 14 * frames + {"row": 14 * frames, "frame": frames, "video": 1, "none": 0}[markers]
 
@@ -108,9 +106,7 @@ def test_a_budget_that_not_even_one_frame_meets_says_the_smallest(store: Store) 
 
 
 def test_the_stored_threshold_as_a_float32_is_the_stored_threshold(store: Store) -> None:
-    assert torch.equal(
-        store["bikes.mp4"].at(threshold=float(np.float32(0.6))).tokens, store["bikes.mp4"].at().tokens
-    )
+    assert torch.equal(store["bikes.mp4"].at(threshold=float(np.float32(0.6))).tokens, store["bikes.mp4"].at().tokens)
 
 
 def test_a_subset_of_frames_is_that_part_of_the_whole(store: Store) -> None:

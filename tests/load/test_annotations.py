@@ -71,9 +71,7 @@ def test_files_on_an_object_store_are_read() -> None:
         ("absent/x.jsonl", None, "cannot read"),
     ],
 )
-def test_what_cannot_be_read_names_the_place(
-    tmp_path: Path, name: str, content: str | None, message: str
-) -> None:
+def test_what_cannot_be_read_names_the_place(tmp_path: Path, name: str, content: str | None, message: str) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_text(content)

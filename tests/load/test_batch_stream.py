@@ -32,9 +32,7 @@ def batches_of(store: Store, chat: ChatTokenizer, epoch: int = 0, **options: Any
 
 def single(store: Store, chat: ChatTokenizer, epoch: int = 0) -> dict[int, Any]:
     """Every sequence of the epoch on its own, by position."""
-    stream = TokenStream(
-        store, thresholds=[0.4, 0.6], annotations=questions(store.ids), seed=5, transform=chat
-    )
+    stream = TokenStream(store, thresholds=[0.4, 0.6], annotations=questions(store.ids), seed=5, transform=chat)
     stream.set_epoch(epoch)
     return {sequence.position: sequence for sequence in stream}  # type: ignore[misc]
 
@@ -55,9 +53,7 @@ def flat(batch: dict[str, Any]) -> list[tuple[Tensor, Tensor, Tensor]]:
 
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("window", [1, 7, 100])
-def test_batches_conserve_every_token_and_label(
-    many: Store, chat: ChatTokenizer, packed: bool, window: int
-) -> None:
+def test_batches_conserve_every_token_and_label(many: Store, chat: ChatTokenizer, packed: bool, window: int) -> None:
     alone = single(many, chat)
     seen: list[int] = []
     for batch in batches_of(many, chat, packed=packed, window=window):
@@ -105,12 +101,8 @@ def what(batch: dict[str, Any]) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("stop", [1, 3, 4])
-def test_a_resumed_stream_makes_the_same_batches(
-    many: Store, chat: ChatTokenizer, workers: int, stop: int
-) -> None:
-    expected = [
-        what(batch) for batch in DataLoader(batches_of(many, chat, 2), batch_size=None, num_workers=workers)
-    ]
+def test_a_resumed_stream_makes_the_same_batches(many: Store, chat: ChatTokenizer, workers: int, stop: int) -> None:
+    expected = [what(batch) for batch in DataLoader(batches_of(many, chat, 2), batch_size=None, num_workers=workers)]
     batches = batches_of(many, chat, 2)
     loader = DataLoader(batches, batch_size=None, num_workers=workers)
     taken = []

@@ -82,9 +82,7 @@ def test_left_padding_is_the_same_rows_moved_right() -> None:
         size = len(sequence)
         assert torch.equal(left[row, length - size :], right[row, :size])
         for name in ("input_ids", "labels", "position_ids", "attention_mask"):
-            assert torch.equal(
-                batches["left"][name][row, length - size :], batches["right"][name][row, :size]
-            )
+            assert torch.equal(batches["left"][name][row, length - size :], batches["right"][name][row, :size])
         assert not batches["left"]["attention_mask"][row, : length - size].any()
 
 
@@ -103,9 +101,7 @@ def test_gradients_reach_tokens_marker_and_embeddings() -> None:
 
 
 def test_padding_is_neither_attended_nor_learned() -> None:
-    batch = pad_batch(
-        [expand(conversation(1), PLACEHOLDER), expand(conversation(5, 9, 9), PLACEHOLDER)], pad_id=7
-    )
+    batch = pad_batch([expand(conversation(1), PLACEHOLDER), expand(conversation(5, 9, 9), PLACEHOLDER)], pad_id=7)
     off = batch["attention_mask"] == 0
     assert off.any()
     assert batch["input_ids"][off].eq(7).all()
@@ -153,10 +149,7 @@ def test_what_does_not_fit_is_refused() -> None:
     cut = {name: value[:1] if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
     with pytest.raises(UsageError, match="came with 1"):
         splice(cut, torch.nn.Embedding(VOCABULARY, DIM), torch.zeros(DIM))
-    assert (
-        splice(pad_batch([expand(talk, PLACEHOLDER, "none")]), torch.nn.Embedding(VOCABULARY, DIM), None).ndim
-        == 3
-    )
+    assert splice(pad_batch([expand(talk, PLACEHOLDER, "none")]), torch.nn.Embedding(VOCABULARY, DIM), None).ndim == 3
 
 
 def test_no_packed_sequence_is_asked_to_predict_the_next_ones_beginning() -> None:

@@ -104,9 +104,7 @@ def test_videos_must_stand_once(chat: ChatTokenizer) -> None:
 
 
 def test_a_template_that_rewrites_is_refused() -> None:
-    rewriting = make_tiny_tokenizer(
-        "{{ messages|length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    )
+    rewriting = make_tiny_tokenizer("{{ messages|length }}{% for m in messages %}{{ m['content'] }}{% endfor %}")
     with pytest.raises(UsageError, match="rewrites earlier turns") as caught:
         ChatTokenizer(rewriting, PLACEHOLDER).encode(TALK)
     assert "CHATML" in str(caught.value.hint)

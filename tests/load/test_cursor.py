@@ -196,9 +196,7 @@ def test_epochs_of_any_number_are_whole_numbers() -> None:
     ("rank", "ranks", "worker", "workers", "block"),
     [(-1, 2, 0, 1, 1), (2, 2, 0, 1, 1), (0, 1, -1, 1, 1), (0, 1, 3, 3, 1), (0, 1, 0, 1, 0), (0, 0, 0, 1, 1)],
 )
-def test_parts_that_cannot_be_are_refused(
-    rank: int, ranks: int, worker: int, workers: int, block: int
-) -> None:
+def test_parts_that_cannot_be_are_refused(rank: int, ranks: int, worker: int, workers: int, block: int) -> None:
     with pytest.raises(UsageError, match="no such part"):
         Share(rank, ranks, worker, workers, block)
 

@@ -237,9 +237,7 @@ def test_a_worker_that_stays_alive_reports_the_epoch_that_is_next() -> None:
 
 @given(total=st.integers(0, 50), ranks=st.integers(1, 5), block=st.integers(1, 4))
 def test_even_ranks_get_equally_many_and_lose_less_than_a_round(total: int, ranks: int, block: int) -> None:
-    sizes = [
-        len(Cursor("d", total, Share(rank, ranks, block=block), even=True).begin()) for rank in range(ranks)
-    ]
+    sizes = [len(Cursor("d", total, Share(rank, ranks, block=block), even=True).begin()) for rank in range(ranks)]
     assert len(set(sizes)) == 1
     assert total - ranks * block < sum(sizes) <= total
 

@@ -40,9 +40,7 @@ def keys_of(batch: list[Any]) -> list[Any]:
 
 
 def stream_of(store: Store, **options: Any) -> TokenStream[Any]:
-    return TokenStream(
-        store, **{"thresholds": [0.4, 0.5, 0.6], "transform": key, "block": BATCH, "seed": 3} | options
-    )
+    return TokenStream(store, **{"thresholds": [0.4, 0.5, 0.6], "transform": key, "block": BATCH, "seed": 3} | options)
 
 
 def test_an_epoch_is_every_video_once_as_at_gives_it(many: Store) -> None:
@@ -65,9 +63,7 @@ def test_the_order_and_the_thresholds_follow_from_seed_and_epoch(many: Store) ->
     second = list(stream)
     assert [k[1] for k in second] != [k[1] for k in first]
     assert sorted(k[1] for k in second) == sorted(k[1] for k in first)
-    assert [k[2] for k in sorted(second, key=lambda k: k[1])] != [
-        k[2] for k in sorted(first, key=lambda k: k[1])
-    ]
+    assert [k[2] for k in sorted(second, key=lambda k: k[1])] != [k[2] for k in sorted(first, key=lambda k: k[1])]
     assert [k[1] for k in stream_of(many, seed=4)] != [k[1] for k in first]
     stream.set_epoch(0)
     assert list(stream) == first
@@ -143,9 +139,7 @@ def test_workers_that_are_spawned_read_the_same(many: Store) -> None:
     stream = stream_of(many)
     stream.set_epoch(2)
     expected = list(stream)
-    loader = DataLoader(
-        stream, batch_size=BATCH, collate_fn=keys_of, num_workers=1, multiprocessing_context="spawn"
-    )
+    loader = DataLoader(stream, batch_size=BATCH, collate_fn=keys_of, num_workers=1, multiprocessing_context="spawn")
     assert [k for batch in loader for k in batch] == expected
 
 
@@ -248,9 +242,7 @@ def test_failed_videos_are_reported(many: Store, caplog: pytest.LogCaptureFixtur
     assert all("truncated: 3 of 4 frames" in reason for _, reason in stream.unavailable())
 
 
-def test_annotations_of_lost_and_unknown_videos_are_reported(
-    many: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_annotations_of_lost_and_unknown_videos_are_reported(many: Store, caplog: pytest.LogCaptureFixture) -> None:
     rows = questions([*many.ids, FAILED[0], "nowhere.mp4"])
     with caplog.at_level(logging.WARNING, "dyntok"):
         stream = TokenStream(many, annotations=rows)
@@ -274,9 +266,7 @@ def test_annotations_meet_their_videos(many: Store, tmp_path: Path, suffix: str,
         path.write_text(json.dumps(rows))
     else:
         pq.write_table(pa.Table.from_pylist(rows), path)
-    stream = TokenStream(
-        many, annotations=path, transform=lambda sample: (sample.id, dict(sample.annotation))
-    )
+    stream = TokenStream(many, annotations=path, transform=lambda sample: (sample.id, dict(sample.annotation)))
     loader = DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=keys_of)
     seen = list(loader)
     assert sorted(row["id"] for _, row in seen) == sorted(row["id"] for row in rows)

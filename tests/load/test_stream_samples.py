@@ -81,9 +81,7 @@ def test_damage_that_only_the_tokens_show_is_skipped_too(many_url: Path, tmp_pat
     assert store["s1/v0.mp4"].frame_count
     with pytest.raises(DamageError, match=r"s1/v0\.mp4"):
         samples_of(store)
-    assert sorted(sample.id for sample in samples_of(store, on_damage="skip")) == sorted(
-        set(store.ids) - {"s1/v0.mp4"}
-    )
+    assert sorted(sample.id for sample in samples_of(store, on_damage="skip")) == sorted(set(store.ids) - {"s1/v0.mp4"})
 
 
 def test_defaults_are_a_seed_of_0_windows_of_16_shards_and_blocks_of_1(many: Store) -> None:

@@ -147,9 +147,7 @@ def answers_of(trainer: Trainer, url: Path) -> list[tuple[str, str]]:
                 eos_token_id=3,
                 pad_token_id=1,
             )
-        pairs.append(
-            (tokenizer.decode(out[0], skip_special_tokens=True).strip(), sample.annotation["answer"])
-        )
+        pairs.append((tokenizer.decode(out[0], skip_special_tokens=True).strip(), sample.annotation["answer"]))
     return pairs
 
 
@@ -162,9 +160,7 @@ def llm_store(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("stop", [1, 4, 6])
-def test_a_run_resumed_in_the_middle_of_an_epoch_has_the_same_losses(
-    llm_store: Path, workers: int, stop: int
-) -> None:
+def test_a_run_resumed_in_the_middle_of_an_epoch_has_the_same_losses(llm_store: Path, workers: int, stop: int) -> None:
     whole = trainer_of(llm_store, workers=workers).train(range(3))
     assert len(whole) >= 9
     first = trainer_of(llm_store, workers=workers)

@@ -13,9 +13,7 @@ from dyntok.merging.plan import MergePlan
 from tests.merging.test_operator import features_of, kinds
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-shapes = st.tuples(
-    st.integers(0, 4), st.integers(1, 5), st.integers(1, 9), st.sampled_from([1, 3, 16, 33, 67])
-)
+shapes = st.tuples(st.integers(0, 4), st.integers(1, 5), st.integers(1, 9), st.sampled_from([1, 3, 16, 33, 67]))
 
 
 def similarity_at_once(features: torch.Tensor) -> torch.Tensor:

@@ -56,9 +56,7 @@ def block_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("dim", [1, 7, 16])
 @pytest.mark.parametrize("low", [-1.0, 0.1, 0.4, 0.59])
-def test_means_are_those_of_float64_cast_once(
-    block_bytes: int, dtype: torch.dtype, dim: int, low: float
-) -> None:
+def test_means_are_those_of_float64_cast_once(block_bytes: int, dtype: torch.dtype, dim: int, low: float) -> None:
     fine, coarse = plans(3, low)
     # Small integers: sums are exact in float32, so that only the division and the cast round.
     tokens = stored_tokens(fine, dim, torch.float32).mul_(20).round_().to(dtype)
@@ -85,9 +83,7 @@ def test_a_lone_token_comes_out_bit_for_bit(block_bytes: int, dtype: torch.dtype
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("result", DTYPES)
-def test_the_result_is_cast_from_float32_once(
-    block_bytes: int, dtype: torch.dtype, result: torch.dtype
-) -> None:
+def test_the_result_is_cast_from_float32_once(block_bytes: int, dtype: torch.dtype, result: torch.dtype) -> None:
     fine, coarse = plans(5)
     tokens = stored_tokens(fine, 24, dtype)
     in_float32 = coarsen(tokens, fine, coarse)

@@ -37,9 +37,7 @@ kinds = st.sampled_from(["random", "constant", "zero", "some_zero", "smooth", "h
 
 @settings(max_examples=60, deadline=None)
 @given(shape=shapes, kind=kinds, seed=st.integers(0, 2**16), threshold=st.sampled_from(THRESHOLDS))
-def test_equals_the_naive_loops(
-    shape: tuple[int, int, int, int], kind: str, seed: int, threshold: float
-) -> None:
+def test_equals_the_naive_loops(shape: tuple[int, int, int, int], kind: str, seed: int, threshold: float) -> None:
     features = features_of(kind, shape, seed)
     tokens = torch.randn((*shape[:3], 6), generator=torch.Generator().manual_seed(seed + 1))
     similarity = left_similarity(features)
@@ -70,9 +68,7 @@ def test_cosine_that_is_exact_in_floating_point_sits_on_its_threshold() -> None:
     features = torch.tensor([[[[1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]]]])
     assert left_similarity(features)[0, 0, 1].item() == 0.5
     assert plan_merge(features, 0.5).group_size.tolist() == [1, 2]
-    assert plan_merge(features, float(np.nextafter(np.float32(0.5), np.float32(0)))).group_size.tolist() == [
-        3
-    ]
+    assert plan_merge(features, float(np.nextafter(np.float32(0.5), np.float32(0)))).group_size.tolist() == [3]
 
 
 def test_threshold_one_never_merges_identical_patches() -> None:
@@ -92,9 +88,7 @@ def test_tokens_are_cast_once_from_float32_means() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(shape=shapes, seed=st.integers(0, 2**16), threshold=st.sampled_from(THRESHOLDS))
-def test_size_weighted_sum_is_conserved(
-    shape: tuple[int, int, int, int], seed: int, threshold: float
-) -> None:
+def test_size_weighted_sum_is_conserved(shape: tuple[int, int, int, int], seed: int, threshold: float) -> None:
     tokens = torch.randn((*shape[:3], 6), generator=torch.Generator().manual_seed(seed))
     result = merge(tokens, features_of("smooth", shape, seed), threshold)
     total = (result.tokens.double() * result.group_size[:, None]).sum(0)

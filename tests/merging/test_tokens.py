@@ -11,9 +11,7 @@ def test_a_videos_tokens_say_how_many_they_are_and_of_what() -> None:
     features = torch.randn(2, 3, 5, 4).cumsum(2)
     video = merge(torch.randn(2, 3, 5, 8).bfloat16(), features, 0.25)
     assert len(video) == len(video.tokens) == len(video.group_size)
-    assert repr(video) == (
-        f"VideoTokens(tokens=[{len(video)}, 8] torch.bfloat16, frames=2, grid=3x5, threshold=0.25)"
-    )
+    assert repr(video) == (f"VideoTokens(tokens=[{len(video)}, 8] torch.bfloat16, frames=2, grid=3x5, threshold=0.25)")
     assert (video.grid, video.threshold) == ((3, 5), 0.25)
     assert torch.equal(video.similarity[..., 0], torch.full((2, 3), -torch.inf))
     assert video.frame_index is None

@@ -32,9 +32,7 @@ class Part:
         for pattern in self.files:
             found = sorted(PACKAGE.glob(pattern))
             if not found:
-                raise SystemExit(
-                    f"mutants: no file is called pipelines/dyntok/{pattern}: mend tests/mutants/parts.py"
-                )
+                raise SystemExit(f"mutants: no file is called pipelines/dyntok/{pattern}: mend tests/mutants/parts.py")
             yield from (str(path.relative_to(PACKAGE)) for path in found)
 
 

@@ -176,9 +176,7 @@ def _results(tree: Path, file: str) -> Iterator[tuple[str, Change | None]]:
             yield ("timeout" if status == "timeout" else "killed"), None
             continue
         diff = get_diff_for_mutant(name, path=path).splitlines()[2:]
-        before, after = (
-            " ".join(line[1:].strip() for line in diff if line.startswith(sign)) for sign in ("-", "+")
-        )
+        before, after = (" ".join(line[1:].strip() for line in diff if line.startswith(sign)) for sign in ("-", "+"))
         function, class_name = orig_function_and_class_names_from_key(name)
         qualified = function if class_name is None else f"{class_name}.{function}"
         yield "survived", Change(file, qualified, before, after)

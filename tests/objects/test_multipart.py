@@ -105,9 +105,7 @@ def test_what_a_killed_writer_left_is_aborted(remote: Remote, server: FaultyProx
     fs = plain_s3()
     for key in ("shards/shard-000000.tar", "shards/shard-000000.tar.other"):
         upload = fs.call_s3("create_multipart_upload", Bucket=BUCKET, Key=key)
-        fs.call_s3(
-            "upload_part", Bucket=BUCKET, Key=key, UploadId=upload["UploadId"], PartNumber=1, Body=b"x" * 9
-        )
+        fs.call_s3("upload_part", Bucket=BUCKET, Key=key, UploadId=upload["UploadId"], PartNumber=1, Body=b"x" * 9)
     remote.put_file(shard, KEY)
     assert open_uploads() == ["shards/shard-000000.tar.other"], "that of another object is not ours"
     fs.clear_multipart_uploads(BUCKET)

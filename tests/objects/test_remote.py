@@ -132,9 +132,7 @@ def test_the_end_of_an_object_is_no_fault_that_passes(remote: Remote, faulty: Fa
 
 
 @pytest.mark.parametrize("operation", ["pipe_file", "put_file"])
-def test_a_write_that_dies_midway_is_done_again(
-    operation: str, remote: Remote, faulty: Faulty, local: Path
-) -> None:
+def test_a_write_that_dies_midway_is_done_again(operation: str, remote: Remote, faulty: Faulty, local: Path) -> None:
     put = remote.put_bytes if operation == "pipe_file" else None
     faulty.faults.append(Fault(operation, times=2))
     if put:

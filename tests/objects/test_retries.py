@@ -60,9 +60,7 @@ def test_what_does_not_pass_is_tried_once(error: Callable[[], Exception]) -> Non
     with pytest.raises(ObjectStoreError) as caught:
         try_again(call, PATIENCE)
     assert call.calls == 1 and caught.value.__cause__ is not None
-    assert isinstance(caught.value, MissingObjectError) == isinstance(
-        caught.value.__cause__, FileNotFoundError
-    )
+    assert isinstance(caught.value, MissingObjectError) == isinstance(caught.value.__cause__, FileNotFoundError)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])

@@ -62,9 +62,7 @@ def test_what_changes_under_a_patch_changes_that_patch(place: tuple[int, int]) -
     plain = np.full((272, 640, 3), 90, np.uint8)
     marked = plain.copy()
     marked[rows, cols] = np.random.default_rng(0).integers(0, 256, marked[rows, cols].shape)
-    frames = torch.stack(
-        [torch.from_numpy(resize_frame(image, 384, 384).copy()) for image in (plain, marked)]
-    )
+    frames = torch.stack([torch.from_numpy(resize_frame(image, 384, 384).copy()) for image in (plain, marked)])
     features = encoder.encode(frames).features
     moved = (features[1] - features[0]).norm(dim=-1)
     assert divmod(int(moved.argmax()), 14) == place

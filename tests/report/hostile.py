@@ -51,9 +51,7 @@ def hostile_store(out: Path, *, grid: Grid | None = None) -> StoreRoot:
             continue
         sample = make_sample(info, entry.id, frames=5 + number, seed=number)
         sample.meta["video"] = {"width": 640, "height": 360}
-        rows.append(
-            writer.add(sample, position=entry.position, source=entry.source, decoder="pyav", seconds=2.5)
-        )
+        rows.append(writer.add(sample, position=entry.position, source=entry.source, decoder="pyav", seconds=2.5))
     commit_shard(root, info, writer.finish(), rows, plan_digest(entries))
     build_index(root, iter(entries))
     write_manifest(root)

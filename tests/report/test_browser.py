@@ -171,9 +171,7 @@ def test_hostile_texts_do_not_run(tmp_path: Path) -> None:
         assert browser.run("document.querySelectorAll('script').length") == 3
         assert browser.problems == []
         # What was written into the page all the same could not run.
-        browser.run(
-            "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked=1\">')"
-        )
+        browser.run("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hacked=1\">')")
         time.sleep(0.5)
         assert browser.run("window.hacked") is None
         assert sum("Content Security Policy" in problem for problem in browser.problems) >= 2

@@ -173,9 +173,7 @@ def test_retried_videos_count_once_by_their_column(tmp_path: Path) -> None:
     write_plan(root, entries)
     by = gather(str(tmp_path), by="id").to_json()["by"]
     found = {total["value"]: (total["videos"], total["done"]) for total in by["values"]}
-    assert found == {
-        v: (1, int(v != "bad.mp4")) for v in ("a.mp4", "b/ü.mp4", "bad.mp4", "d.mp4", "late.mp4")
-    }
+    assert found == {v: (1, int(v != "bad.mp4")) for v in ("a.mp4", "b/ü.mp4", "bad.mp4", "d.mp4", "late.mp4")}
 
 
 def test_columns_of_many_values_stay_bounded(tmp_path: Path) -> None:

@@ -118,9 +118,7 @@ def test_overlays_are_the_stored_groups_at_every_threshold(tmp_path: Path, shard
                 assert sizes.tolist() == tokens.group_size[low:high].tolist()
 
 
-def test_groups_that_contradict_the_map_are_not_drawn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_groups_that_contradict_the_map_are_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sharded_store(str(tmp_path), [1])
     found = gather(str(tmp_path))
     from dyntok.store.tar.reader import TarShardReader
@@ -176,14 +174,10 @@ def test_what_fits_a_context_is_what_the_advice_says(tmp_path: Path) -> None:
     ("frames", "budgets"),
     [(1, [512]), (25, [512, 1024, 2048, 4096]), (160, [2048, 4096, 8192, 16384])],
 )
-def test_contexts_are_those_that_the_longest_video_comes_near(
-    frames: int, budgets: list[int], tmp_path: Path
-) -> None:
+def test_contexts_are_those_that_the_longest_video_comes_near(frames: int, budgets: list[int], tmp_path: Path) -> None:
     sharded_store(str(tmp_path), [1], info=make_info(grid=Grid(14, 14)), frames=frames)
     texts = Parsed(page.report_html([gather(str(tmp_path))], thumbnails=False)).texts
-    assert [text for text in texts if text.endswith("visual tokens")] == [
-        f"{b:,} visual tokens" for b in budgets
-    ]
+    assert [text for text in texts if text.endswith("visual tokens")] == [f"{b:,} visual tokens" for b in budgets]
 
 
 def test_without_videos_there_is_a_page(tmp_path: Path) -> None:

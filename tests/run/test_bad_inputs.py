@@ -97,9 +97,7 @@ def test_bit_flipped_files_all_end_with_a_reason(carphone: Path, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_hundred_bit_flipped_files_all_end_with_a_reason(
-    carphone: Path, bikes: Path, tmp_path: Path
-) -> None:
+def test_two_hundred_bit_flipped_files_all_end_with_a_reason(carphone: Path, bikes: Path, tmp_path: Path) -> None:
     flip_and_encode(carphone, tmp_path / "a", files=100, seed=2)
     flip_and_encode(bikes, tmp_path / "b", files=100, seed=3)
 

@@ -41,9 +41,7 @@ def stores(tmp_path: Path, target_format: str) -> tuple[str, str]:
 
 
 def result(url: str) -> dict[str, bytes]:
-    return {
-        path: data for path, data in file_bytes(StoreRoot.open(url)) if not path.startswith((".", "logs/"))
-    }
+    return {path: data for path, data in file_bytes(StoreRoot.open(url)) if not path.startswith((".", "logs/"))}
 
 
 @pytest.mark.parametrize("target_format", FORMATS)

@@ -71,9 +71,7 @@ def test_formats_layouts_and_dtypes_hold_the_same_video(
     assert error.max() < (0.01 if dtype == "int8" else 0.005)
 
 
-def test_batch_size_and_number_of_workers_change_nothing(
-    encoded: Path, clip_folder: Path, tmp_path: Path
-) -> None:
+def test_batch_size_and_number_of_workers_change_nothing(encoded: Path, clip_folder: Path, tmp_path: Path) -> None:
     for number, workers in enumerate((1, 4)):
         out = tmp_path / str(number)
         encode([str(clip_folder)], str(out), demo_config(dtype="float32", decode_workers=workers))
@@ -85,9 +83,7 @@ def test_batch_size_and_number_of_workers_change_nothing(
 
 
 def test_small_shards_hold_the_same_videos(encoded: Path, clip_folder: Path, tmp_path: Path) -> None:
-    report = encode(
-        [str(clip_folder)], str(tmp_path / "out"), demo_config(dtype="float32", shard_size="100KB")
-    )
+    report = encode([str(clip_folder)], str(tmp_path / "out"), demo_config(dtype="float32", shard_size="100KB"))
     assert report.shards == 4
     many, one = dyntok.open(tmp_path / "out"), dyntok.open(encoded)
     for video_id in one.ids:

@@ -87,9 +87,7 @@ def start(corpus: Path, out: Path, index: int, count: int) -> subprocess.Popen[b
 
 
 @pytest.mark.slow
-def test_jobs_that_start_at_one_moment_make_the_store_of_one_run(
-    corpus: Path, quiet: Path, tmp_path: Path
-) -> None:
+def test_jobs_that_start_at_one_moment_make_the_store_of_one_run(corpus: Path, quiet: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     jobs = [start(corpus, out, index, 3) for index in range(3)]
     errors = [job.communicate(timeout=150)[1].decode() for job in jobs]

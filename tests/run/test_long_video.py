@@ -34,9 +34,7 @@ def test_three_hours_take_the_memory_of_one_minute(carphone: Path, tmp_path: Pat
         peaks[name], result = peak_tree_bytes(command(*arguments, *flags), environment())
         assert result.returncode == 0, result.stdout
     frames = dyntok.open(tmp_path / "hours")["hours.mp4"].frame_count
-    print(
-        f"peak: {peaks['minute'] / 2**20:.0f} MiB for a minute, {peaks['hours'] / 2**20:.0f} MiB for {frames} frames"
-    )
+    print(f"peak: {peaks['minute'] / 2**20:.0f} MiB for a minute, {peaks['hours'] / 2**20:.0f} MiB for {frames} frames")
     assert frames >= 10_800
     assert verify(str(tmp_path / "hours")).ok
     assert peaks["hours"] < 1.2 * peaks["minute"]

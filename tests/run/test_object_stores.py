@@ -429,9 +429,7 @@ def test_s3_credentials_are_not_shown(s3: FaultyProxy, clip_folder: Path, tmp_pa
         run_command("encode", inputs, "--out", OUT, *FLAGS, "--debug"),
         run_command("status", OUT, "--failed", "--debug"),
         run_command("verify", OUT, "--debug", "--json"),
-        run_command(
-            "encode", inputs, "--out", f"s3://{ACCESS_KEY}:{SECRET_KEY}@{BUCKET}/x", *FLAGS, "--debug"
-        ),
+        run_command("encode", inputs, "--out", f"s3://{ACCESS_KEY}:{SECRET_KEY}@{BUCKET}/x", *FLAGS, "--debug"),
         run_command("verify", f"s3://{BUCKET}/none?token={SECRET_KEY}", "--debug"),
     ]
     assert runs[0].returncode in (0, 3), runs[0].stderr

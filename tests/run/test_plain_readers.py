@@ -23,9 +23,7 @@ def stores(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return {name: folder / name for name in ("webdataset", "zarr")}
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # webdataset leaves its file open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves its file open
 def test_webdataset_with_decode_sample(stores: dict[str, Path]) -> None:
     import webdataset
 

@@ -12,9 +12,7 @@ from tests.support.runs import demo_config
 
 
 @pytest.mark.parametrize(("videos", "probed"), [(3, 3), (16, 16), (17, 16), (31, 16), (33, 16)])
-def test_so_many_videos_are_probed_and_no_more(
-    videos: int, probed: int, tmp_path: Path, carphone: Path
-) -> None:
+def test_so_many_videos_are_probed_and_no_more(videos: int, probed: int, tmp_path: Path, carphone: Path) -> None:
     for number in range(videos):
         os.link(carphone, tmp_path / f"{number:02}.mp4")
     report = estimate([str(tmp_path)], demo_config(frames=None, fps=1.0))

@@ -88,9 +88,7 @@ def test_new_inputs_need_extend_and_get_new_shards(corpus: Corpus, tmp_path: Pat
     assert verify(str(out)).ok
 
 
-def test_failed_videos_are_tried_again_only_when_asked(
-    corpus: Corpus, tmp_path: Path, carphone: Path
-) -> None:
+def test_failed_videos_are_tried_again_only_when_asked(corpus: Corpus, tmp_path: Path, carphone: Path) -> None:
     folder, out = corpus("a", bad=("b", "c")), tmp_path / "out"
     report = encode([str(folder)], str(out), demo_config())
     assert (report.done, report.failed) == (1, 2)

@@ -21,9 +21,7 @@ FLAGS = ("--model", "demo", "--frames", "4", "--batch-size", "4", "--shard-size"
 
 
 @pytest.fixture(scope="module", params=["webdataset", "zarr"])
-def original(
-    request: pytest.FixtureRequest, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def original(request: pytest.FixtureRequest, clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two shards of a video each, and a third whose only video failed; its inputs lie beside it."""
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "in").mkdir()
@@ -127,9 +125,7 @@ def test_a_plan_that_is_lost_is_made_again_from_the_inputs(original: Path, tmp_p
     done = run_command("encode", original / "in", "--out", out, *FLAGS, "--format", shard_format)
     assert done.returncode == 3, done.stderr
     after = every_byte(out)
-    same = {
-        path for path in before if path.startswith("shards/") or path in ("plan.parquet", "index.parquet")
-    }
+    same = {path for path in before if path.startswith("shards/") or path in ("plan.parquet", "index.parquet")}
     assert {path: after[path] for path in same} == {path: before[path] for path in same}
     assert verify(str(out)).ok
 
@@ -140,9 +136,7 @@ def config_of(out: Path, **settings: Any) -> EncodeConfig:
 
 
 @pytest.mark.parametrize("damage", ["gone", "flipped"])
-def test_encode_writes_the_row_marker_of_a_complete_store_anew(
-    original: Path, damage: str, tmp_path: Path
-) -> None:
+def test_encode_writes_the_row_marker_of_a_complete_store_anew(original: Path, damage: str, tmp_path: Path) -> None:
     """And no shard: the model is loaded for the marker alone."""
     out = tmp_path / "out"
     shutil.copytree(original / "out", out)

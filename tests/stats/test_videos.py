@@ -77,9 +77,7 @@ def test_the_figures_are_those_of_the_rows() -> None:
     assert found.totals.tokens == tuple(sum(row[f"tokens_{name}"] for row in done) for name in NAMES)
     assert found.totals.nbytes == sum(row["nbytes"] for row in done)
     assert abs(found.totals.microseconds / 1e6 - sum(row["seconds"] for row in done)) < 1e-3
-    assert found.decoders == {
-        name: sum(row["decoder"] == name for row in done) for name in ("decord", "pyav")
-    }
+    assert found.decoders == {name: sum(row["decoder"] == name for row in done) for name in ("decord", "pyav")}
     for name, examples in found.failures.items():
         ids = sorted(row["id"] for row in batch.to_pylist() if row["error_class"] == name)
         assert [example.id for example in examples] == ids[:EXAMPLES]

@@ -97,9 +97,7 @@ def test_a_write_whose_answer_was_lost_is_not_done_twice(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_conflict_that_the_store_reports_in_its_own_way(
-    there: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_conflict_that_the_store_reports_in_its_own_way(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3 refuses one of two writes that meet; s3fs gives an OSError for it."""
     monkeypatch.setattr(remote, "_CONDITIONAL", remote._CONDITIONAL | {"memory"})
     root = StoreRoot.open(f"memory://{uuid.uuid4().hex}")

@@ -68,9 +68,7 @@ def test_a_record_of_another_plan_is_not_taken(root: StoreRoot) -> None:
         {"shard": 1},
     ]
     for change in changes:
-        assert (
-            CompletionRecord.load(root, 0, plan_digest([entries[0], replace(entries[1], **change)])) is None
-        )
+        assert CompletionRecord.load(root, 0, plan_digest([entries[0], replace(entries[1], **change)])) is None
     assert CompletionRecord.load(root, 0, plan_digest(entries[:1])) is None
     moved = [replace(entry, ref=replace(entry.ref, path="/elsewhere")) for entry in entries]
     assert CompletionRecord.load(root, 0, plan_digest(moved)) is not None
@@ -139,9 +137,7 @@ def test_newer_formats_are_named(root: StoreRoot) -> None:
         CompletionRecord.load(root, 0)
     make_info().save(root)
     content = json.loads(root.read_bytes("dataset.json"))
-    root.write_atomic(
-        "dataset.json", canonical_json({**content, "format_version": 2, "digest": "of other rules"})
-    )
+    root.write_atomic("dataset.json", canonical_json({**content, "format_version": 2, "digest": "of other rules"}))
     with pytest.raises(StoreVersionError, match="format 2") as caught:
         DatasetInfo.load(root)
     assert "upgrade" in str(caught.value.hint)
@@ -251,9 +247,7 @@ class StoppingRoot(StoreRoot):
 
 @pytest.mark.parametrize("old_statistics", [True, False])
 @pytest.mark.parametrize("shard_format", FORMATS)
-def test_no_record_ever_stands_over_other_data(
-    tmp_path: Path, shard_format: str, old_statistics: bool
-) -> None:
+def test_no_record_ever_stands_over_other_data(tmp_path: Path, shard_format: str, old_statistics: bool) -> None:
     """A shard is written again, of another plan, by a process that dies before its first change, its second, ..."""
     info = make_info(shard_format=shard_format)
     for changes in range(10):
@@ -314,9 +308,7 @@ def test_a_full_disk_keeps_what_is_committed(tmp_path: Path, shard_format: str) 
 
 def test_a_tar_goes_on_after_a_full_disk_had_room_again(tmp_path: Path) -> None:
     info = make_info(token_dim=512, dtype="float32")
-    straight, _ = write_shard(
-        StoreRoot.open(str(tmp_path / "a"), create=True), info, make_plan(0, ["v0", "v1"])
-    )
+    straight, _ = write_shard(StoreRoot.open(str(tmp_path / "a"), create=True), info, make_plan(0, ["v0", "v1"]))
     root = StoreRoot.open(str(tmp_path / "b"), create=True)
     writer = open_shard_writer(root, info, 0)
     with file_size_limit(2**16), pytest.raises(StoreError, match="cannot write"):

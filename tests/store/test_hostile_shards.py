@@ -144,9 +144,7 @@ GOOD = {
 }
 
 
-def read_forged(
-    tmp_path: Path, tensors: dict[str, Any], meta: Any = None, name: str = "k.safetensors"
-) -> None:
+def read_forged(tmp_path: Path, tensors: dict[str, Any], meta: Any = None, name: str = "k.safetensors") -> None:
     from dyntok.records import Grid, VideoRow
 
     info = make_info(grid=Grid(2, 2))

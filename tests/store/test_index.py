@@ -93,9 +93,7 @@ def test_many_groups_of_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     build_index(root, iter(first + second + again))
     index = StoreIndex.open(root)
     assert index.ids.to_pylist() == ids
-    assert [index.row(i)[1].status for i in range(8)] == ["done", "done", "done", "failed"] + ["done"] * 3 + [
-        "failed"
-    ]
+    assert [index.row(i)[1].status for i in range(8)] == ["done", "done", "done", "failed"] + ["done"] * 3 + ["failed"]
     assert [(index.row(i)[0], index.row(i)[1].attempt) for i in (1, 3, 7)] == [(2, 2), (0, 1), (2, 2)]
     assert [index.position(video_id) for video_id in ids] == list(range(8))
 

@@ -27,9 +27,7 @@ def test_the_quick_way_reads_what_was_signed(content: dict[str, object]) -> None
     data = sign(content)
     quick = unsign_compact(data)
     assert quick == unsign(data, "here") == content
-    assert canonical_json({**quick, "digest": leading_digest(data[:HEAD_BYTES])}) + b"\n" == data, (
-        "to the last digit"
-    )
+    assert canonical_json({**quick, "digest": leading_digest(data[:HEAD_BYTES])}) + b"\n" == data, "to the last digit"
     assert leading_digest(data[:HEAD_BYTES]) == json.loads(data)["digest"]
 
 

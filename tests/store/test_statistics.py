@@ -85,9 +85,7 @@ def test_a_sample_that_was_refused_does_not_count(tmp_path: Path, shard_format: 
         if broken:
             sample = make_sample(info, "broken")
             with pytest.raises(Exception, match="were announced"):
-                writer.add(
-                    replace(sample, levels=(replace(sample.levels[0], tokens=[]),)), position=0, source="x"
-                )
+                writer.add(replace(sample, levels=(replace(sample.levels[0], tokens=[]),)), position=0, source="x")
         writer.add(make_sample(info, "a"), position=1, source="x")
         contents.append(writer.finish().statistics)
         writer.abort()
@@ -156,9 +154,7 @@ def test_stores_without_them_stay_valid(tmp_path: Path) -> None:
     convert(str(tmp_path / "old"), str(tmp_path / "zarr"), format="zarr")
     convert(str(tmp_path / "zarr"), str(tmp_path / "back"), format="webdataset")
     back = dict(file_bytes(StoreRoot.open(str(tmp_path / "back"))))
-    assert {p: d for p, d in back.items() if p[:5] != ".tmp/"} == {
-        p: d for p, d in before.items() if p[:5] != ".tmp/"
-    }
+    assert {p: d for p, d in back.items() if p[:5] != ".tmp/"} == {p: d for p, d in before.items() if p[:5] != ".tmp/"}
     root.write_atomic(PATH, b"x")
     assert [(f.kind, f.path) for f in verify(str(tmp_path / "old")).findings] == [("extra", PATH)]
     assert [(item.path, item.what) for item in repair(str(tmp_path / "old")).mended] == [(PATH, "set aside")]

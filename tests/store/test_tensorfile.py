@@ -91,9 +91,7 @@ HOSTILE = {
     "hole": file_with(entry(offsets=[4, 8]), b"12345678"),
     "bytes left over": file_with(entry(), b"12345"),
     "overlap": file_with({**entry(), "y": entry()["x"]}, b"1234"),
-    "too many": file_with(
-        {f"t{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(1000)}
-    ),
+    "too many": file_with({f"t{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(1000)}),
 }
 
 

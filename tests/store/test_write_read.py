@@ -106,9 +106,7 @@ def test_writing_then_reading_is_the_identity(shard_format: str, data: st.DataOb
         for row in record.videos:
             sample = samples.get(row.id)
             expected = (
-                {f"{t:.2f}": len(naive_groups(sample.similarity, t)[0]) for t in info.thresholds}
-                if sample
-                else {}
+                {f"{t:.2f}": len(naive_groups(sample.similarity, t)[0]) for t in info.thresholds} if sample else {}
             )
             assert row.tokens == expected
 
@@ -136,9 +134,7 @@ def test_some_frames_are_the_rows_of_these_frames(place: tuple[StoreRoot, str], 
             np.testing.assert_array_equal(some.tokens, fine.tokens[pick])
             np.testing.assert_array_equal(some.group_size, fine.group_size[pick])
             np.testing.assert_array_equal(some.token_scale, fine.token_scale[pick])
-            assert (
-                some.row_splits[-1] == len(pick) and len(some.row_splits) == len(frames) * info.grid.rows + 1
-            )
+            assert some.row_splits[-1] == len(pick) and len(some.row_splits) == len(frames) * info.grid.rows + 1
 
 
 @pytest.mark.parametrize("frames", [[], [6], [-1], [0.5], [[0]]])
@@ -163,9 +159,7 @@ def test_levels_and_rows_that_are_not_there_are_an_error(place: tuple[StoreRoot,
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_video_that_cannot_be_read_does_not_disturb_the_one_before(
-    place: tuple[StoreRoot, str], layout: str
-) -> None:
+def test_a_video_that_cannot_be_read_does_not_disturb_the_one_before(place: tuple[StoreRoot, str], layout: str) -> None:
     root, shard_format = place
     info = make_info(shard_format=shard_format, layout=layout)
     record, samples = write_shard(root, info, make_plan(0, ["a", "b"]))
@@ -218,9 +212,7 @@ def test_tarfile_and_safetensors_read_a_shard(tmp_path: Path, layout: str, dtype
         suffixes += ["t050.safetensors", "t040.safetensors"]
     with tarfile.open(tmp_path / "shards/shard-000000.tar") as archive:
         members = archive.getmembers()
-        assert [m.name for m in members] == [
-            f"{s.key}.{suffix}" for s in samples.values() for suffix in suffixes
-        ]
+        assert [m.name for m in members] == [f"{s.key}.{suffix}" for s in samples.values() for suffix in suffixes]
         assert {(m.mtime, m.uid, m.gid, m.mode, m.uname) for m in members} == {(0, 0, 0, 0o644, "")}
         for row in record.videos:
             sample = samples[row.id]
@@ -283,9 +275,7 @@ def test_plain_webdataset_reads_a_shard(tmp_path: Path, layout: str) -> None:
     for sample in samples.values():
         members = found[sample.key]
         levels = {name for name in members if name.endswith("safetensors")}
-        assert levels == {"safetensors"} | (
-            {"t040.safetensors", "t050.safetensors"} if layout == "explicit" else set()
-        )
+        assert levels == {"safetensors"} | ({"t040.safetensors", "t050.safetensors"} if layout == "explicit" else set())
         tokens = safetensors.torch.load(members["safetensors"])["tokens"]
         assert torch.equal(tokens, as_torch(level_tokens(sample.levels[0]), "bfloat16"))
 
@@ -309,9 +299,7 @@ def test_plain_zarr_reads_a_shard(tmp_path: Path, layout: str, dtype: str) -> No
     record, samples = write_shard(root, info, make_plan(0, ["a", "b", "c"]), failed=("b",))
     group = zarr.open(tmp_path / "shards/shard-000000.zarr", mode="r")
     assert group["tokens"].attrs["logical_dtype"] == dtype
-    assert all(
-        "crc32c" in json.dumps(array.metadata.to_dict(), default=str).lower() for _, array in group.arrays()
-    )
+    assert all("crc32c" in json.dumps(array.metadata.to_dict(), default=str).lower() for _, array in group.arrays())
     for row in record.done:
         sample = samples[row.id]
         first, last = group["frame_splits"][row.row : row.row + 2]

@@ -226,9 +226,7 @@ CLIPS: dict[str, Callable[[Path], Path]] = {
         "libx265",
         images=pictures(40),
         pixels="yuv420p10le",
-        codec_options={
-            "x265-params": "keyint=15:open-gop=1:bframes=3:log-level=none:pools=none:frame-threads=1"
-        },
+        codec_options={"x265-params": "keyint=15:open-gop=1:bframes=3:log-level=none:pools=none:frame-threads=1"},
     ),
     "av1.mp4": lambda d: write_video(
         d / "av1.mp4", "libsvtav1", images=pictures(30), codec_options={"preset": "12", "g": "10"}

@@ -14,9 +14,7 @@ def peak_tree_bytes(
 ) -> tuple[int, subprocess.CompletedProcess[bytes]]:
     """Run a command; the largest sum of proportional set sizes (shared pages count once) over its process tree."""
     peak = 0
-    with subprocess.Popen(
-        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
+    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         root = psutil.Process(process.pid)
         while process.poll() is None:
             peak = max(peak, tree_bytes(root))

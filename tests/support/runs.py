@@ -57,8 +57,6 @@ def result_digests(out: Path) -> dict[str, str]:
     digests = {}
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if path.is_file() and (
-            name.startswith("shards/") or name in ("index.parquet", "row_marker.safetensors")
-        ):
+        if path.is_file() and (name.startswith("shards/") or name in ("index.parquet", "row_marker.safetensors")):
             digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return digests

@@ -120,9 +120,7 @@ def make_sample(
         token_dim=info.token_dim,
         dtype=info.dtype,
         similarity=similarity,
-        frames=SampledFrames(
-            np.arange(frames, dtype=np.int64) * 3, np.arange(frames, dtype=np.float64) / 8 + seed
-        ),
+        frames=SampledFrames(np.arange(frames, dtype=np.int64) * 3, np.arange(frames, dtype=np.float64) / 8 + seed),
         levels=tuple(levels),
         meta={
             "source": f"in/{video_id}",
@@ -139,9 +137,7 @@ def level_tokens(level: Level) -> Array:
 
 def make_plan(shard: int, ids: list[str], attempt: int = 1) -> list[PlanEntry]:
     return [
-        PlanEntry(
-            shard, position, video_id, f"in/{video_id}", SourceRef(f"/in/{video_id}"), 10, "ab", "{}", attempt
-        )
+        PlanEntry(shard, position, video_id, f"in/{video_id}", SourceRef(f"/in/{video_id}"), 10, "ab", "{}", attempt)
         for position, video_id in enumerate(ids)
     ]
 
@@ -206,10 +202,7 @@ def file_bytes(root: StoreRoot) -> Iterator[tuple[str, bytes]]:
 
 def write_plan(root: StoreRoot, entries: list[PlanEntry]) -> None:
     rows = [
-        {
-            name: getattr(entry.ref if name in ("path", "offset", "length") else entry, name)
-            for name in SCHEMA.names
-        }
+        {name: getattr(entry.ref if name in ("path", "offset", "length") else entry, name) for name in SCHEMA.names}
         for entry in entries
     ]
     sink = pa.BufferOutputStream()
@@ -250,9 +243,7 @@ def sharded_store(
     info = info or make_info()
     root = StoreRoot.open(url, create=True)
     info.save(root)
-    shards = [
-        make_plan(s, [f"s{s}/v{i}.mp4" for i in range(count)]) for s, count in enumerate(counts) if count
-    ]
+    shards = [make_plan(s, [f"s{s}/v{i}.mp4" for i in range(count)]) for s, count in enumerate(counts) if count]
     entries = [entry for shard in shards for entry in shard]
     write_plan(root, entries)
     samples: dict[str, Sample] = {}

@@ -72,9 +72,7 @@ def random_access(path: Path) -> dict[str, Any]:
     return said
 
 
-def _read(
-    path: Path, settings: DecodeSettings, positions: list[int], said: dict[str, Any], limit_s: float
-) -> None:
+def _read(path: Path, settings: DecodeSettings, positions: list[int], said: dict[str, Any], limit_s: float) -> None:
     """Read frames in one go; after a refused one, go on behind it with a new opening."""
     until = time.monotonic() + limit_s
     while positions and time.monotonic() < until:
@@ -183,9 +181,7 @@ def _apart(work: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any] | None, s
     child.start()
     theirs.close()
     try:
-        result: dict[str, Any] = (
-            json.loads(ours.recv_bytes()) if ours.poll(TIME_LIMIT_S) else {"how": "timeout"}
-        )
+        result: dict[str, Any] = json.loads(ours.recv_bytes()) if ours.poll(TIME_LIMIT_S) else {"how": "timeout"}
     except EOFError:
         child.join()
         result = {"how": f"crash: exit status {child.exitcode}"}
@@ -216,11 +212,7 @@ def table(lines: list[dict[str, Any]]) -> str:
     outcomes = sorted({line["outcome"] for line in lines}, key=lambda o: (o != "equal", o))
     rows: dict[str, Counter[str]] = {}
     for line in lines:
-        kind = (
-            f"{line.get('container', 'unknown')}, {line.get('codec', 'none')}"
-            if line["frames"]
-            else "undecodable"
-        )
+        kind = f"{line.get('container', 'unknown')}, {line.get('codec', 'none')}" if line["frames"] else "undecodable"
         rows.setdefault(kind, Counter())[line["outcome"]] += 1
         rows.setdefault("all that FFmpeg decodes" if line["frames"] else "~", Counter())[line["outcome"]] += 1
     rows.pop("~", None)

@@ -19,9 +19,7 @@ def to_rgb(frame: av.VideoFrame) -> Image:
         width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base
     )
     sink = graph.add("buffersink")
-    graph.link_nodes(
-        source, graph.add("scale", "flags=bicubic"), graph.add("format", "rgb24"), sink
-    ).configure()
+    graph.link_nodes(source, graph.add("scale", "flags=bicubic"), graph.add("format", "rgb24"), sink).configure()
     graph.push(frame)
     return np.array(graph.pull().to_ndarray())
 
@@ -33,7 +31,5 @@ def sequential(path: Path, *, images: bool = True) -> list[tuple[float, Image | 
         stream = container.streams.best("video")
         assert stream is not None
         for packet in container.demux(stream):
-            frames += [
-                (float(f.time), to_rgb(f) if images else None) for f in packet.decode() if not f.is_corrupt
-            ]
+            frames += [(float(f.time), to_rgb(f) if images else None) for f in packet.decode() if not f.is_corrupt]
     return frames

@@ -68,26 +68,20 @@ def test_frames_and_times_are_those_of_a_sequential_decode(clip: Clip, name: str
             assert video.sampled.frame_pts.tolist() == [times[p] for p in positions]
             count = 0
             for position, image in zip(positions, video.images(), strict=True):
-                np.testing.assert_array_equal(
-                    image, turned_like(truth[position][1], name), f"frame {position}"
-                )
+                np.testing.assert_array_equal(image, turned_like(truth[position][1], name), f"frame {position}")
                 count += 1
             assert count == len(positions)
 
 
 @pytest.mark.parametrize("name", ["long_runs.mp4", "pyramid.mp4", "bframes.mp4"])
-def test_frames_that_nothing_needs_are_not_decoded(
-    clip: Clip, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_frames_that_nothing_needs_are_not_decoded(clip: Clip, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither on the way to a wanted frame, nor behind it while the decoder holds it back."""
     last = len(index_of(clip(name))) - 1
     # Up to two went into the decoder at the first look.
     assert _needlessly_decoded(clip(name), [0, last // 3, last // 2, last], monkeypatch) <= 2
 
 
-def test_skipping_ends_so_that_what_is_wanted_is_pushed_out(
-    clip: Clip, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_skipping_ends_so_that_what_is_wanted_is_pushed_out(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even if nothing is referred to for long, the decoder is given frames before the wait is over."""
     monkeypatch.setattr(pyav_frames, "_SKIPPED_BEHIND", 5)
     assert _needlessly_decoded(clip("long_runs.mp4"), [34], monkeypatch) > 10

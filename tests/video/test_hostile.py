@@ -148,10 +148,7 @@ def test_members_of_a_tar_and_urls(clip: Clip, tmp_path: Path) -> None:
         file.write(data)
     np.testing.assert_array_equal(decode(SourceRef("memory://films/cut.mp4")), whole)
     assert failure(SourceRef("memory://films/other.mp4")).code == "not_found"
-    assert (
-        failure(SourceRef(str(tar), 600, 10**6)).message
-        == "clips.tar at byte 600 reaches beyond the end of its tar"
-    )
+    assert failure(SourceRef(str(tar), 600, 10**6)).message == "clips.tar at byte 600 reaches beyond the end of its tar"
     assert failure(SourceRef(str(tar), 600, len(data)), backend="decord").code == "decoder"
 
 
@@ -179,9 +176,7 @@ def test_a_read_that_fails_is_not_the_end_of_the_file(clip: Clip, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", ["bframes.mp4", "mpeg4.avi", "open_gop.ts", "av1.mp4"])
-def test_a_broken_frame_is_an_error_and_the_others_are_not_touched(
-    clip: Clip, tmp_path: Path, name: str
-) -> None:
+def test_a_broken_frame_is_an_error_and_the_others_are_not_touched(clip: Clip, tmp_path: Path, name: str) -> None:
     """One packet is overwritten: frames before its group are as they were, and every frame is either right or named."""
     data = bytearray(clip(name).read_bytes())
     truth = sequential(clip(name))
@@ -239,9 +234,7 @@ def survives(data: bytes, path: Path, sampling: Sampling) -> str:
     return "ok"
 
 
-@pytest.mark.parametrize(
-    "name", ["bframes.mp4", "cut.mp4", "uneven.mkv", "open_gop.ts", "mpeg4.avi", "anim.gif"]
-)
+@pytest.mark.parametrize("name", ["bframes.mp4", "cut.mp4", "uneven.mkv", "open_gop.ts", "mpeg4.avi", "anim.gif"])
 def test_broken_bits_end_in_frames_or_in_a_named_error(clip: Clip, tmp_path: Path, name: str) -> None:
     rng = random.Random(11)
     data = clip(name).read_bytes()
@@ -266,9 +259,7 @@ def test_decord_gives_the_same_frames(clip_folder: Path, name: str) -> None:
 
 
 # Hidden lead-in; turned; counted; searched in vain; wrong times.
-@pytest.mark.parametrize(
-    "name", ["cut.mp4", "rotated.mp4", "mpeg4.avi", "broadcast.ts", "anim.gif", "uneven.mkv"]
-)
+@pytest.mark.parametrize("name", ["cut.mp4", "rotated.mp4", "mpeg4.avi", "broadcast.ts", "anim.gif", "uneven.mkv"])
 def test_decord_is_refused_where_it_would_be_wrong(clip: Clip, name: str) -> None:
     error = failure(clip(name), backend="decord")
     assert error.code == "decoder"

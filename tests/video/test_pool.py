@@ -99,9 +99,7 @@ def pool() -> Iterator[DecodePool]:
         yield shared
 
 
-def test_videos_come_out_whole_and_in_order(
-    pool: DecodePool, clip: Clip, bikes: Path, tmp_path: Path
-) -> None:
+def test_videos_come_out_whole_and_in_order(pool: DecodePool, clip: Clip, bikes: Path, tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("no film")
     names = ("bframes.mp4", "uneven.mkv", "mpeg4.avi", "one_frame.mp4", "cut.mp4", "anim.gif", "vp9.webm")
@@ -148,9 +146,7 @@ class Killer:
 
 
 @pytest.mark.parametrize(("times", "parent"), [(4, False), (2, True)])
-def test_kills_from_outside_do_not_cost_a_video(
-    pool: DecodePool, bikes: Path, times: int, parent: bool
-) -> None:
+def test_kills_from_outside_do_not_cost_a_video(pool: DecodePool, bikes: Path, times: int, parent: bool) -> None:
     killer = Killer(pool, times, parent=parent)
     consumer = Consumer(pool)
     consumer.run([bikes], killer)
@@ -235,9 +231,7 @@ def test_a_hanging_process_is_killed_and_waiting_is_free(carphone: Path) -> None
     """The first video waits for its consumer longer than its limit; the second one's process stops dead."""
     with DecodePool(settings(timeout_s=2.0), workers=1) as pool:
         slow = Consumer(pool)
-        slow.run(
-            [carphone], lambda event: time.sleep(2.5 if isinstance(event, Frames) and event.start == 0 else 0)
-        )
+        slow.run([carphone], lambda event: time.sleep(2.5 if isinstance(event, Frames) and event.start == 0 else 0))
         assert isinstance(slow.ended[0], Finished)
 
         def stop(event: DecodeEvent) -> None:
@@ -313,9 +307,7 @@ def test_processes_do_not_outlive_their_parent(bikes: Path) -> None:
 
 def wait_until_gone(pids: list[int]) -> None:
     until = time.monotonic() + 20
-    while alive := [
-        pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"
-    ]:
+    while alive := [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]:
         assert time.monotonic() < until, f"still there: {alive}"
         time.sleep(0.05)
 

@@ -63,9 +63,7 @@ def content(staged: Staged) -> bytes:
 # the pool ----------------------------------------------------------------------------------------------------
 
 
-def test_remote_videos_are_decoded_as_local_ones(
-    clip: Clip, bikes: Path, faulty: Faulty, tmp_path: Path
-) -> None:
+def test_remote_videos_are_decoded_as_local_ones(clip: Clip, bikes: Path, faulty: Faulty, tmp_path: Path) -> None:
     names = ("bframes.mp4", "uneven.mkv", "mpeg4.avi", "cut.mp4")
     paths = [clip(name) for name in names]
     whole = bikes.read_bytes()
@@ -229,9 +227,7 @@ def test_a_full_disk_is_no_error_of_the_video(faulty: Faulty, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("what", ["size", "etag"])
-def test_another_file_than_the_planned_one(
-    what: str, faulty: Faulty, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_file_than_the_planned_one(what: str, faulty: Faulty, monkeypatch: pytest.MonkeyPatch) -> None:
     staging = Staging(1000, 1)
     ref = put("a", b"aaaa")
     info = FaultyFileSystem.info
@@ -264,9 +260,7 @@ def test_a_file_that_changes_while_it_is_read(faulty: Faulty, monkeypatch: pytes
     staging.close()
 
 
-def test_closing_does_not_wait_for_the_network(
-    faulty: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closing_does_not_wait_for_the_network(faulty: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
     monkeypatch.setattr(FaultyFileSystem, "cat_file", lambda *a, **k: gate.wait(30) and b"")
     monkeypatch.setattr(staging_module, "_CLOSE_S", 0.2)
@@ -297,9 +291,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment(), check=False)
     assert done.returncode == -signal.SIGKILL

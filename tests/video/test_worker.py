@@ -19,9 +19,7 @@ from tests.video.test_pool import SIZE, settings
 
 
 @pytest.mark.parametrize("when", ["waiting for slots", "sending"])
-def test_a_process_whose_pool_has_gone_ends_quietly(
-    when: str, bikes: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_process_whose_pool_has_gone_ends_quietly(when: str, bikes: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A pool that closes hangs up first, and has the processes killed then: some are faster."""
     zygote = Zygote(settings())
     ring = FrameRing.create(SIZE, SIZE, settings().limits.max_sampled_frames)

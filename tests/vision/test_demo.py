@@ -47,9 +47,7 @@ def test_flat_areas_merge_and_edges_do_not() -> None:
 
 
 def test_noise_does_not_merge_and_a_black_frame_does() -> None:
-    noise = torch.randint(
-        0, 256, (1, 384, 384, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    noise = torch.randint(0, 256, (1, 384, 384, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     encoder = load_encoder("demo")
     black = encoder.encode(torch.zeros_like(noise)).features
     assert torch.isfinite(black).all()
@@ -67,9 +65,7 @@ def test_tokens_differ_where_pictures_differ(frames: Tensor) -> None:
 
 def test_the_same_on_every_machine() -> None:
     """Change these with `_FRONT_END` or the model's formulas only: stores made with the demo model carry them."""
-    assert describe_model("demo").fingerprint == (
-        "bd38e9e7a2733b6b2c7901f2e96b18256a0fe0f4d6389c094550b856035e590f"
-    )
+    assert describe_model("demo").fingerprint == ("bd38e9e7a2733b6b2c7901f2e96b18256a0fe0f4d6389c094550b856035e590f")
     assert describe_model("demo", space="vision").fingerprint == (
         "cf62bb9db4c06e35e05fa3fdb85a4be60c36e61afa530c3fe8f45209bb0b4670"
     )

@@ -161,9 +161,7 @@ def test_truncated_weights(length: int, copy: Path) -> None:
 
 
 def test_a_pointer_of_git_lfs(copy: Path) -> None:
-    (copy / "model.safetensors").write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
-    )
+    (copy / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
     assert "git lfs pull" in refusal(copy)
 
 

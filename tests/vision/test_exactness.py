@@ -90,9 +90,7 @@ def test_bfloat16_tokens_are_as_close_as_transformers_own(frames: Tensor, tiny_l
 
 
 @pytest.mark.parametrize("feature_layer", [-1, -2])
-def test_features_are_the_hooked_layer_before_any_norm(
-    feature_layer: int, frames: Tensor, tmp_path: Path
-) -> None:
+def test_features_are_the_hooked_layer_before_any_norm(feature_layer: int, frames: Tensor, tmp_path: Path) -> None:
     folder = make_tiny_llava(tmp_path / "m", feature_layer=feature_layer)
     model, pixels = reference_llava(folder), pixel_values(frames, folder)
     tower = model.model.vision_tower
@@ -123,9 +121,7 @@ def test_siglip_feature_is_the_last_but_one_layer(frames: Tensor, tiny_siglip: P
 
     encoder = load_encoder(str(tiny_siglip), space="vision")
 
-    torch.testing.assert_close(
-        encoder.encode(frames).features, pooled(hidden, 27).float(), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(encoder.encode(frames).features, pooled(hidden, 27).float(), atol=1e-5, rtol=1e-5)
     assert encoder.spec.kind == "siglip"
 
 
@@ -144,9 +140,7 @@ def test_naflex_siglip2_at_its_square_resolution(bikes: Path, tiny_siglip2: Path
     encoder = load_encoder(str(tiny_siglip2), space="vision")
 
     assert (encoder.spec.kind, encoder.spec.height, encoder.spec.resample) == ("siglip2", 256, "bilinear")
-    torch.testing.assert_close(
-        encoder.encode(frames).features, pooled(hidden, 16).float(), atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(encoder.encode(frames).features, pooled(hidden, 16).float(), atol=1e-4, rtol=1e-4)
 
 
 def test_row_marker_is_image_newline(tiny_llava: Path) -> None:

@@ -21,9 +21,7 @@ def copy_checkpoint(src: Path, dst: Path, *, keys: dict[str, str] | None = None,
     dst.mkdir()
     tensors = load_file(src / "model.safetensors")
     for old, new in (keys or {}).items():
-        tensors = {
-            new + key.removeprefix(old) if key.startswith(old) else key: t for key, t in tensors.items()
-        }
+        tensors = {new + key.removeprefix(old) if key.startswith(old) else key: t for key, t in tensors.items()}
     save_file(tensors, dst / "model.safetensors")
     settings = {**json.loads((src / "config.json").read_text()), **config}
     (dst / "config.json").write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
@@ -74,9 +72,7 @@ def test_so400m_is_known_without_a_description(tmp_path: Path) -> None:
         {"vision_tower.": "model.vision_tower.vision_model.", "language_model.": "model.language_model."},
     ],
 )
-def test_hugging_face_layouts_have_one_fingerprint(
-    keys: dict[str, str], tiny_llava: Path, tmp_path: Path
-) -> None:
+def test_hugging_face_layouts_have_one_fingerprint(keys: dict[str, str], tiny_llava: Path, tmp_path: Path) -> None:
     renamed = copy_checkpoint(tiny_llava, tmp_path / "renamed", keys=keys)
     assert describe_model(str(renamed)).fingerprint == describe_model(str(tiny_llava)).fingerprint
 

@@ -61,9 +61,7 @@ def test_it_learns_in_its_own_dtype(tiny_llava: Path, features: Tensor) -> None:
     for name, parameter in projector.named_parameters():
         assert not torch.equal(parameter, before[name]), name
     # The file is not what was trained.
-    assert torch.equal(
-        VisionProjector.from_checkpoint(str(tiny_llava)).linear_1.weight, before["linear_1.weight"]
-    )
+    assert torch.equal(VisionProjector.from_checkpoint(str(tiny_llava)).linear_1.weight, before["linear_1.weight"])
     half = VisionProjector.from_checkpoint(str(tiny_llava), dtype=torch.bfloat16)
     assert half(features).dtype == torch.bfloat16
 
@@ -89,9 +87,7 @@ def test_what_does_not_fit_is_named(tiny_llava: Path, tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"lacks 1 tensors .* projector\.linear_2\.bias"):
         VisionProjector.from_checkpoint(str(tmp_path))
-    save_file(
-        {**tensors, "multi_modal_projector.linear_2.bias": lost[:-1].clone()}, tmp_path / "model.safetensors"
-    )
+    save_file({**tensors, "multi_modal_projector.linear_2.bias": lost[:-1].clone()}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"projector\.linear_2\.bias has shape \[31\]"):
         VisionProjector.from_checkpoint(str(tmp_path))
     config["projector_hidden_act"] = "no such thing"

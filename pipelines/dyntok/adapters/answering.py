@@ -72,9 +72,7 @@ class Answerer:
         system_prompt: begins every conversation, if given.
     """
 
-    def __init__(
-        self, store: Store, lm: TokenLM, tokenizer: Any, view: View, system_prompt: str | None = None
-    ) -> None:
+    def __init__(self, store: Store, lm: TokenLM, tokenizer: Any, view: View, system_prompt: str | None = None) -> None:
         if not takes_text(tokenizer):
             tokenizer.chat_template = CHATML
         self.store = store

@@ -69,9 +69,7 @@ def causal_name(key: str) -> str | None:
     return HEAD if _HEAD.fullmatch(key) else None
 
 
-def find_language_model(
-    model: str, revision: str | None = None, only: str | None = None
-) -> LanguageModelFiles:
+def find_language_model(model: str, revision: str | None = None, only: str | None = None) -> LanguageModelFiles:
     """Locate the LLM of a LLaVA checkpoint: a folder or a hub id.
 
     Args:

@@ -83,9 +83,7 @@ class EvaluationSettings:
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(arguments) - set(known))
         if unknown:
-            raise ConfigError(
-                f"unknown model argument: {', '.join(unknown)}", hint=f"known are {', '.join(known)}"
-            )
+            raise ConfigError(f"unknown model argument: {', '.join(unknown)}", hint=f"known are {', '.join(known)}")
         for name in ("store", "pretrained"):
             if arguments.get(name) in (None, ""):
                 raise ConfigError(
@@ -248,9 +246,7 @@ def load_answerer(settings: EvaluationSettings, device: torch.device) -> Answere
         project = VisionProjector.from_checkpoint(model, revision=revision, dtype=dtype, device=device)
     return Answerer(
         store,
-        TokenLM(
-            load_language_model(model, revision=revision, dtype=dtype, device=device), marker, project=project
-        ),
+        TokenLM(load_language_model(model, revision=revision, dtype=dtype, device=device), marker, project=project),
         _tokenizer(model, revision),
         View(settings.threshold, settings.budget, settings.frames, markers),
         settings.system_prompt,

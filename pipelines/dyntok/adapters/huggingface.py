@@ -111,9 +111,7 @@ class TokenLM(nn.Module):
     ) -> None:
         super().__init__()
         if train_row_marker and row_marker is None:
-            raise UsageError(
-                "train_row_marker needs a row marker to start from", hint="pass store.row_marker"
-            )
+            raise UsageError("train_row_marker needs a row marker to start from", hint="pass store.row_marker")
         self.model = model
         self._packing_problems: dict[tuple[Any, ...], UsageError | None] = {}
         self.project = None if project is None else project.to(self.device)
@@ -149,9 +147,7 @@ class TokenLM(nn.Module):
                     raise problem
                 given |= packing_arguments(self.model, batch)
         # With a cache, transformers would take a packed row for one sequence.
-        return self.model(
-            inputs_embeds=self.inputs_embeds(batch), labels=batch["labels"], use_cache=False, **given
-        )
+        return self.model(inputs_embeds=self.inputs_embeds(batch), labels=batch["labels"], use_cache=False, **given)
 
     def inputs_embeds(self, batch: Mapping[str, Any]) -> Tensor:
         """`[B, L, D]`: the text's embeddings with the video and its markers put in."""

@@ -87,8 +87,7 @@ class DyntokModel(lmms):  # type: ignore[misc]
                 [wanted for _, wanted, *_ in arguments],
             )
         return [
-            GenerationResult(answer.text, TokenCounts(answer.input_tokens, answer.output_tokens))
-            for answer in answers
+            GenerationResult(answer.text, TokenCounts(answer.input_tokens, answer.output_tokens)) for answer in answers
         ]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[list[str]]:
@@ -150,9 +149,7 @@ class DyntokModel(lmms):  # type: ignore[misc]
         return answers
 
     def _losses(self, arguments: list[tuple[Any, ...]]) -> list[tuple[float, bool]]:
-        shown = find_shown(
-            self.finder, (to_visual(self._doc(*place)) for _, _, to_visual, *place in arguments)
-        )
+        shown = find_shown(self.finder, (to_visual(self._doc(*place)) for _, _, to_visual, *place in arguments))
         require_all(shown)
         pairs = []
         for (context, target, _, *place), video_id in zip(arguments, shown.ids, strict=True):

@@ -79,9 +79,7 @@ def check_packing(model: Any) -> None:
             (a_first, b_second), (_, b_after_c) = logits(a, b), logits(c, b)
             (a_before_c, _), (b_first, _) = logits(a, c), logits(b, a)
         except (ValueError, NotImplementedError) as error:
-            raise UsageError(
-                f"{type(model).__name__} refuses packed sequences: {error}", hint=_HINT
-            ) from error
+            raise UsageError(f"{type(model).__name__} refuses packed sequences: {error}", hint=_HINT) from error
     scale = float(b_second.abs().max())
     # Experts round otherwise when other positions are routed with these: in the first sequence as in the second.
     rounding = 10 * _change(a_first, a_before_c) / scale

@@ -58,9 +58,7 @@ def advise_each(
     return [_advice(store.index.thresholds, counts, budget, markers, share) for budget in budgets]
 
 
-def _advice(
-    names: Sequence[str], counts: _Counts, budget: int, markers: MarkerMode, share: float
-) -> BudgetAdvice:
+def _advice(names: Sequence[str], counts: _Counts, budget: int, markers: MarkerMode, share: float) -> BudgetAdvice:
     rows = []
     for frames in usual_frames(counts.most_frames):
         lengths = [counts.lengths(level, frames) for level in range(len(names))]
@@ -118,9 +116,7 @@ class _Counts:
             total = len(tokens)
             # The frames that StoredVideo.at takes.
             chosen = np.linspace(0, total - 1, min(frames, total)).astype(np.int64)
-            found.append(
-                int(tokens[chosen, level].sum()) + self.markers_once + self.markers_each * len(chosen)
-            )
+            found.append(int(tokens[chosen, level].sum()) + self.markers_once + self.markers_each * len(chosen))
         return np.array(found, np.int64)
 
 

@@ -44,9 +44,7 @@ def _check_protocol(protocol: str) -> None:
     try:
         fsspec.get_filesystem_class(protocol)
     except ValueError as error:
-        raise InputError(
-            f"unknown protocol {protocol}://", hint="give a local path or an fsspec URL"
-        ) from error
+        raise InputError(f"unknown protocol {protocol}://", hint="give a local path or an fsspec URL") from error
     except ImportError as error:
         raise InputError(
             f"{protocol}:// needs a driver: {error}", hint="pip install 'dyntok[s3]' or 'dyntok[gcs]'"

@@ -33,9 +33,7 @@ class DigestTable:
 
     def merged(self, later: DigestTable) -> DigestTable:
         """Both tables as one."""
-        return DigestTable(
-            np.concatenate([self._digests, later._digests]), np.concatenate([self.rows, later.rows])
-        )
+        return DigestTable(np.concatenate([self._digests, later._digests]), np.concatenate([self.rows, later.rows]))
 
     def find(self, digests: Digests) -> npt.NDArray[np.int64]:
         """The row of each digest, -1 where there is none: `[n] int64`."""

@@ -79,6 +79,4 @@ def _by_content(ref: SourceRef, size_bytes: int, *, full: bool) -> str | None:
     except access.READ_ERRORS as error:
         access.refuse_silence(ref.path, error)
         return None
-    return (
-        f"full:{size_bytes}:{digest.hexdigest()}" if full else f"ht1:{size_bytes}:{digest.hexdigest()[:32]}"
-    )
+    return f"full:{size_bytes}:{digest.hexdigest()}" if full else f"ht1:{size_bytes}:{digest.hexdigest()[:32]}"

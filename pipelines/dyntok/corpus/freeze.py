@@ -130,9 +130,7 @@ def append_entries(
         writer.write(_additions(plan, table, items), jobs=fingerprint_jobs, full=full_fingerprint)
 
 
-def _additions(
-    plan: FrozenPlan, table: DigestTable, items: Iterable[CorpusItem | PlanEntry]
-) -> Iterator[_Row]:
+def _additions(plan: FrozenPlan, table: DigestTable, items: Iterable[CorpusItem | PlanEntry]) -> Iterator[_Row]:
     for batch in chunks(items, ROW_GROUP):
         for item, row in zip(batch, table.find(digests_of([i.id for i in batch])).tolist(), strict=True):
             if isinstance(item, CorpusItem):
@@ -236,6 +234,4 @@ class _Writer:
 def _clash(first: CorpusItem, second: CorpusItem) -> InputError:
     if first.location == second.location:
         return InputError(f"{first.location} is given twice (id {first.id!r})", hint="leave one out")
-    return InputError(
-        f"two inputs have the id {first.id!r}: {first.location} and {second.location}", hint=_MEND
-    )
+    return InputError(f"two inputs have the id {first.id!r}: {first.location} and {second.location}", hint=_MEND)

@@ -13,9 +13,7 @@ from dyntok.records import SourceRef
 
 MAX_ID_BYTES = 1024
 
-_SUFFIXES = (
-    "3g2 3gp avi f4v flv gif m1v m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts mxf ogg ogm ogv qt ts vob webm wmv"
-)
+_SUFFIXES = "3g2 3gp avi f4v flv gif m1v m2ts m2v m4v mkv mov mp4 mpe mpeg mpg mts mxf ogg ogm ogv qt ts vob webm wmv"
 VIDEO_SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
 
 OnSkip = Callable[[str, str], None]

@@ -60,9 +60,7 @@ def _resolve(text: str, on_skip: OnSkip | None) -> _Listing:
     if kind == "folder":
         return lambda: folders.list_tree(folders.tree(path), folders.Pattern("**"), on_skip)
     if kind == "special":
-        raise InputError(
-            f"{printable(path)} is neither a file nor a folder", hint="copy its content to a file"
-        )
+        raise InputError(f"{printable(path)} is neither a file nor a folder", hint="copy its content to a file")
     if folders.is_glob(text) and not access.is_http(path):
         return lambda: _glob(path, on_skip)
     raise InputError(f"{printable(access.redact(text))} does not exist", hint=_QUOTE)
@@ -88,9 +86,7 @@ def _glob(path: str, on_skip: OnSkip | None) -> Iterator[CorpusItem]:
     pattern = folders.Pattern(text)
     shown = printable(access.redact(path))
     if access.kind(root) != "folder":
-        raise InputError(
-            f"{shown} matches nothing: {printable(access.redact(root))} is no folder", hint=_QUOTE
-        )
+        raise InputError(f"{shown} matches nothing: {printable(access.redact(root))} is no folder", hint=_QUOTE)
     tree = folders.tree(root)
     empty = True
     if pattern.suffix == ".tar" or pattern.suffix in manifests.SUFFIXES:

@@ -114,9 +114,7 @@ def _csv_rows(file: BinaryIO, shown: str) -> Iterator[_Row]:
             if header is None:
                 header = _header(cells, shown)
             elif len(cells) != len(header):
-                raise InputError(
-                    f"{where} has {len(cells)} cells, the header {len(header)}", hint="quote commas"
-                )
+                raise InputError(f"{where} has {len(cells)} cells, the header {len(header)}", hint="quote commas")
             else:
                 yield _Row(where, dict(zip(header, cells, strict=True)))
     except csv.Error as error:
@@ -187,9 +185,7 @@ def _resolve(path: str, base: str) -> str:
     if is_local(base):
         return os.path.join(base or "/", path.removeprefix("./"))  # noqa: PTH118
     if ".." in path.split("/") or access.is_http(base):
-        raise InputError(
-            f"{printable(path)!r} cannot be found from {access.redact(base)}", hint="write the full URL"
-        )
+        raise InputError(f"{printable(path)!r} cannot be found from {access.redact(base)}", hint="write the full URL")
     return f"{base}/{posixpath.normpath(path)}"
 
 
@@ -218,9 +214,7 @@ def _extra(row: _Row) -> str:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{row.where}: a column cannot be kept as JSON: {error}", hint="drop it") from error
     if size > _EXTRA_LIMIT:
-        raise InputError(
-            f"{row.where}: {size} bytes of pass-through columns, at most {_EXTRA_LIMIT}", hint="drop some"
-        )
+        raise InputError(f"{row.where}: {size} bytes of pass-through columns, at most {_EXTRA_LIMIT}", hint="drop some")
     return text
 
 

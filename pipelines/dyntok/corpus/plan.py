@@ -65,9 +65,7 @@ class FrozenPlan:
         except pa.ArrowException as error:
             raise DamageError(f"{name} is no readable plan: {error}", hint="restore the file") from error
         except access.READ_ERRORS as error:
-            raise StoreError(
-                f"cannot read {name}: {access.describe(error)}", hint="check the path"
-            ) from error
+            raise StoreError(f"cannot read {name}: {access.describe(error)}", hint="check the path") from error
 
     def close(self) -> None:
         """Let go of the file."""

@@ -276,9 +276,7 @@ class StoredVideo:
 
     def _frames_that_fit(self, budget: int | None, markers: MarkerMode) -> int:
         if budget is None:
-            raise UsageError(
-                'frames="fit" goes with a budget', hint="add budget=, or give a number of frames"
-            )
+            raise UsageError('frames="fit" goes with a budget', hint="add budget=, or give a number of frames")
         rows = self.head.grid.rows
         once = marker_count(markers, 0, rows)
         each = rows + marker_count(markers, 1, rows) - once

@@ -21,9 +21,7 @@ from dyntok.urls import url_protocol
 
 KEYS = ("video", "video_id", "id")
 _MAX_LINE_BYTES = 2**26
-_CHANGED = (
-    "put the file back as it was, or begin anew with the new one: a stream goes on with what it was made with"
-)
+_CHANGED = "put the file back as it was, or begin anew with the new one: a stream goes on with what it was made with"
 # Other processes may read what was pickled after the annotations here are gone: until this one ends.
 _KEPT: list[PrivateFolder] = []
 
@@ -47,9 +45,7 @@ class Annotations(Protocol):
         """One row."""
 
 
-def open_annotations(
-    source: str | os.PathLike[str] | Sequence[dict[str, Any]], key: str | None = None
-) -> Annotations:
+def open_annotations(source: str | os.PathLike[str] | Sequence[dict[str, Any]], key: str | None = None) -> Annotations:
     """Annotations from a file (`.jsonl`, `.json` with one list, `.parquet`; a path or an fsspec URL) or from rows.
 
     Args:
@@ -60,9 +56,7 @@ def open_annotations(
     """
     if not isinstance(source, str | os.PathLike):
         rows = list(source)
-        return _RowAnnotations(
-            rows, [_id_of(row, key, f"row {at} of the annotations") for at, row in enumerate(rows)]
-        )
+        return _RowAnnotations(rows, [_id_of(row, key, f"row {at} of the annotations") for at, row in enumerate(rows)])
     path = os.fspath(source)
     suffix = Path(path.partition("?")[0]).suffix.lower()
     try:

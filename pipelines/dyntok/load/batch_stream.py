@@ -74,13 +74,9 @@ class BatchStream(Resumable, IterableDataset[Batch]):
         too_long: Literal["raise", "drop"] = "raise",
     ) -> None:
         if stream.transform is not None:
-            raise UsageError(
-                "the stream has a transform", hint="leave it out: batches are made of plain samples"
-            )
+            raise UsageError("the stream has a transform", hint="leave it out: batches are made of plain samples")
         if max_tokens < 1 or window < 1 or too_long not in ("raise", "drop"):
-            raise UsageError(
-                f"max_tokens={max_tokens}, window={window}, too_long={too_long!r}: no such choice"
-            )
+            raise UsageError(f"max_tokens={max_tokens}, window={window}, too_long={too_long!r}: no such choice")
         self.stream, self.cursor = stream, stream.cursor
         self.encode_text = encode_text
         self.max_tokens, self.packed, self.window = max_tokens, packed, window

@@ -111,18 +111,14 @@ class ChatTokenizer:
         one is added.
         """
         pieces = list(self._pieces(messages, False, video))
-        labels = [
-            label for ids, learned in pieces for label in (ids if learned else [IGNORED_LABEL] * len(ids))
-        ]
+        labels = [label for ids, learned in pieces for label in (ids if learned else [IGNORED_LABEL] * len(ids))]
         return torch.tensor([number for ids, _ in pieces for number in ids]), torch.tensor(labels)
 
     def prompt(self, messages: Sequence[Message], *, video: bool = True) -> Tensor:
         """`input_ids [L]` up to where the assistant is to speak, for `generate`. As `encode` otherwise."""
         return torch.tensor([number for ids, _ in self._pieces(messages, True, video) for number in ids])
 
-    def _pieces(
-        self, messages: Sequence[Message], to_answer: bool, video: bool
-    ) -> Iterator[tuple[list[int], bool]]:
+    def _pieces(self, messages: Sequence[Message], to_answer: bool, video: bool) -> Iterator[tuple[list[int], bool]]:
         """Ids piece by piece, and whether they are learned: what comes before an assistant's turn, then the turn."""
         messages, ids = (with_placeholder(messages), self._ids) if video else (messages, self._plain)
         done = ""
@@ -164,9 +160,7 @@ def with_placeholder(messages: Sequence[Message]) -> list[Message]:
         )
     first = next((at for at, message in enumerate(messages) if message["role"] == "user"), None)
     if first is None:
-        raise UsageError(
-            "the conversation has no user turn and no <video>", hint="write <video> where it goes"
-        )
+        raise UsageError("the conversation has no user turn and no <video>", hint="write <video> where it goes")
     asked = {**messages[first], "content": f"<video>\n{messages[first]['content']}"}
     return [*messages[:first], asked, *messages[first + 1 :]]
 

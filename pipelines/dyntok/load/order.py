@@ -34,9 +34,7 @@ class EpochOrder:
         self._window = window
         shards = np.arange(len(counts)) if key is None else permutation(len(counts), key)
         self._shards = shards
-        per_window = (
-            np.add.reduceat(counts[shards], np.arange(0, len(counts), window)) if len(counts) else counts
-        )
+        per_window = np.add.reduceat(counts[shards], np.arange(0, len(counts), window)) if len(counts) else counts
         self._splits = np.concatenate([[0], np.cumsum(per_window)]).astype(np.int64)
         self._cached: OrderedDict[int, Int64] = OrderedDict()
 

@@ -192,9 +192,7 @@ def left_by(states: Sequence[StreamState]) -> Remaining:
     shares = {(state.share.rank, state.share.worker) for state in states}
     alike = {(s.dataset, s.epoch, s.remaining, s.share.ranks, s.share.workers, s.share.block) for s in states}
     if len(alike) > 1 or len(shares) < len(states):
-        raise UsageError(
-            "the states are of different runs, epochs or moments", hint="load those of one checkpoint"
-        )
+        raise UsageError("the states are of different runs, epochs or moments", hint="load those of one checkpoint")
     expected = {(r, w) for r in range(first.share.ranks) for w in range(first.share.workers)}
     if lacking := sorted(expected - shares):
         rank, worker = lacking[0]

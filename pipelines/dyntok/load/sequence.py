@@ -77,9 +77,7 @@ def expand(conversation: Conversation, placeholder_id: int, markers: MarkerMode 
     """
     ids, labels = conversation.input_ids, conversation.labels
     if ids.shape != labels.shape or ids.ndim != 1:
-        raise UsageError(
-            f"{conversation.id}: input_ids {list(ids.shape)} and labels {list(labels.shape)} differ"
-        )
+        raise UsageError(f"{conversation.id}: input_ids {list(ids.shape)} and labels {list(labels.shape)} differ")
     found = (ids == placeholder_id).nonzero().flatten()
     if found.numel() != 1:
         raise UsageError(

@@ -175,9 +175,7 @@ class TokenStream(Resumable, IterableDataset[T_co], Generic[T_co]):
         video = self._intact(lambda: draft.stored.read(draft.selection))
         if video is None:
             return None
-        return StreamSample(
-            draft.stored.id, video, draft.position, draft.epoch, draft.annotation, self.markers
-        )
+        return StreamSample(draft.stored.id, video, draft.position, draft.epoch, draft.annotation, self.markers)
 
     # parts --------------------------------------------------------------------------------------------------
 

@@ -46,9 +46,7 @@ def coarsen(
         MergeError: the plans are not nested, `tokens` is not at `fine`, or `out` is not as above.
     """
     if tokens.ndim != 2 or tokens.shape[0] != fine.token_count:
-        raise MergeError(
-            f"the plan has {fine.token_count} groups, the tensor has {list(tokens.shape)} tokens"
-        )
+        raise MergeError(f"the plan has {fine.token_count} groups, the tensor has {list(tokens.shape)} tokens")
     if fine.shape != coarse.shape:
         raise MergeError(f"the plans are for {list(fine.shape)} and {list(coarse.shape)} patches")
     shape = (coarse.token_count, tokens.shape[1])

@@ -59,9 +59,7 @@ class MergePlan:
         Raises MergeError if `values` are over other patches.
         """
         if tuple(values.shape[:3]) != self.shape:
-            raise MergeError(
-                f"the plan is for {list(self.shape)} patches, the tensor has {list(values.shape[:3])}"
-            )
+            raise MergeError(f"the plan is for {list(self.shape)} patches, the tensor has {list(values.shape[:3])}")
         trailing, cols = values.shape[3:], self.shape[2]
         rows, all_rows = rows_at_once(values), self.shape[0] * self.shape[1]
         edges, start = [0, self.token_count], self.group_start
@@ -76,9 +74,7 @@ class MergePlan:
             yield mean.reshape(end - first, *trailing)
 
 
-def segment_sum(
-    values: Tensor, starts: Tensor, weights: Tensor | None = None, rows: Tensor | None = None
-) -> Tensor:
+def segment_sum(values: Tensor, starts: Tensor, weights: Tensor | None = None, rows: Tensor | None = None) -> Tensor:
     """Sums of consecutive rows of `values: [P, D]`; segment i begins at `starts[i]` and ends at the next start.
 
     `rows` chooses rows and their order; `weights`, one for each, multiply them first. Deterministic on CPU and CUDA,

@@ -24,9 +24,7 @@ def left_similarity(features: Tensor) -> Tensor:
         MergeError: the tensor has another rank or no floating dtype.
     """
     if features.ndim != 4 or not features.is_floating_point():
-        raise MergeError(
-            f"features must be floating [T, R, C, F], got {features.dtype} {list(features.shape)}"
-        )
+        raise MergeError(f"features must be floating [T, R, C, F], got {features.dtype} {list(features.shape)}")
     if 0 in features.shape[2:]:
         raise MergeError(f"features have an empty dimension: {list(features.shape)}")
     frames, rows, cols, _ = features.shape

@@ -20,9 +20,7 @@ Fault = Literal["missing", "denied", "busy", "broken"]
 (throttling, server errors, cut connections, time limits). `broken`: anything else; it will not pass by itself."""
 
 _LONGEST_REASON = 200
-_BUSY_STATUS = frozenset(
-    {408, 423, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 598, 599}
-)
+_BUSY_STATUS = frozenset({408, 423, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 598, 599})
 # Also sent with status 200 or 400.
 _BUSY_CODES = frozenset(
     {
@@ -47,9 +45,7 @@ _BUSY_CODES = frozenset(
         "XAmzContentSHA256Mismatch",
     }
 )
-_MISSING_CODES = frozenset(
-    {"NoSuchBucket", "NoSuchKey", "NoSuchVersion", "BlobNotFound", "ContainerNotFound"}
-)
+_MISSING_CODES = frozenset({"NoSuchBucket", "NoSuchKey", "NoSuchVersion", "BlobNotFound", "ContainerNotFound"})
 _DENIED_CODES = frozenset(
     {
         "AccessDenied",

@@ -65,8 +65,7 @@ class _Upload:
     def _send(self, upload_id: str) -> list[str]:
         with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool, self._local.open("rb") as file:
             futures = [
-                pool.submit(self._send_part, file.fileno(), upload_id, number)
-                for number in range(1, self._parts + 1)
+                pool.submit(self._send_part, file.fileno(), upload_id, number) for number in range(1, self._parts + 1)
             ]
             try:
                 return [future.result() for future in futures]
@@ -112,16 +111,13 @@ class _Upload:
         except ObjectStoreError:
             return False
         return bool(
-            head["ContentLength"] == self._size
-            and str(head.get("ETag", "")).strip('"').endswith(f"-{self._parts}")
+            head["ContentLength"] == self._size and str(head.get("ETag", "")).strip('"').endswith(f"-{self._parts}")
         )
 
     def _abort_left_behind(self) -> None:
         """Where the credentials do not allow it, a rule of the bucket has to do it."""
         with suppress(ObjectStoreError):
-            listed = self._call(
-                "list_multipart_uploads", Bucket=self._where["Bucket"], Prefix=self._where["Key"]
-            )
+            listed = self._call("list_multipart_uploads", Bucket=self._where["Bucket"], Prefix=self._where["Key"])
             for left in listed.get("Uploads", []):
                 if left["Key"] == self._where["Key"]:
                     self._abort(left["UploadId"])
@@ -138,6 +134,4 @@ class _Upload:
         return self._failed or self._stop()
 
     def _call(self, method: str, **arguments: Any) -> Any:
-        return try_again(
-            lambda: self._fs.call_s3(method, **arguments), self._patience, give_up=self._gives_up
-        )
+        return try_again(lambda: self._fs.call_s3(method, **arguments), self._patience, give_up=self._gives_up)

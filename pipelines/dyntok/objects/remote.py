@@ -88,9 +88,7 @@ class Remote:
         self.patience = patience or Patience()
 
     @classmethod
-    def open(
-        cls, url: str, patience: Patience | None = None, stop: Stop = lambda: False
-    ) -> tuple[Remote, str]:
+    def open(cls, url: str, patience: Patience | None = None, stop: Stop = lambda: False) -> tuple[Remote, str]:
         """The file system of a URL, and the path within it. Once `stop` says so, nothing is tried again.
 
         Raises ImportError where the protocol's driver is not installed, ObjectStoreError where it is unknown.
@@ -176,9 +174,7 @@ class Remote:
         """
 
         def ask() -> list[Any]:
-            return list(
-                self._fs.cat_ranges(list(paths), [0] * len(paths), [length] * len(paths), on_error="return")
-            )
+            return list(self._fs.cat_ranges(list(paths), [0] * len(paths), [length] * len(paths), on_error="return"))
 
         found = self._try(ask) if paths else []
         return [bytes(head) if isinstance(head, bytes | bytearray) else None for head in found]

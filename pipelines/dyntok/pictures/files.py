@@ -145,6 +145,4 @@ def _replaced(path: str) -> Iterator[Path]:
             yield aside
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise UsageError(
-            f"cannot write {path}: {reason}", hint="name a file in a folder that exists"
-        ) from error
+        raise UsageError(f"cannot write {path}: {reason}", hint="name a file in a folder that exists") from error

@@ -30,9 +30,7 @@ class GridLayout:
     col_edges: Places
 
     @classmethod
-    def over(
-        cls, height: int, width: int, grid: Grid, covered: tuple[float, float] = (1.0, 1.0)
-    ) -> GridLayout:
+    def over(cls, height: int, width: int, grid: Grid, covered: tuple[float, float] = (1.0, 1.0)) -> GridLayout:
         """`covered`: the share of the height and of the width that the model sees, from the top left."""
         rows = np.rint(np.linspace(0, height * covered[0], grid.rows + 1)).astype(np.int64)
         cols = np.rint(np.linspace(0, width * covered[1], grid.cols + 1)).astype(np.int64)

@@ -73,9 +73,7 @@ class VideoPictures:
     def frame(self, position: int) -> Image:
         """Every view of one stored frame. Raises UsageError if there is none, VideoError if it cannot be decoded."""
         if not 0 <= position < self.frame_count:
-            raise UsageError(
-                f"{self._head.id} has frames 0 to {self.frame_count - 1} in the store, not {position}"
-            )
+            raise UsageError(f"{self._head.id} has frames 0 to {self.frame_count - 1} in the store, not {position}")
         (strip,) = self._strips([position])
         return framed(strip, self._gap)
 

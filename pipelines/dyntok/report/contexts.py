@@ -30,12 +30,9 @@ def contexts(found: StoreStatistics, budgets: Sequence[int]) -> Markup:
 
 def _context(advice: BudgetAdvice, opened: bool) -> Markup:
     names = list(advice.most_frames)
-    rows = [
-        [f"{row.frames:,}", *(_cell(row.fits[name], advice.share) for name in names)] for row in advice.rows
-    ]
+    rows = [[f"{row.frames:,}", *(_cell(row.fits[name], advice.share) for name in names)] for row in advice.rows]
     most = (
-        f"all {frames:,}" if frames == advice.stored_frames else f"{frames:,}"
-        for frames in advice.most_frames.values()
+        f"all {frames:,}" if frames == advice.stored_frames else f"{frames:,}" for frames in advice.most_frames.values()
     )
     rows.append([f"most for {100 * advice.share:g} %", *(tag("strong", frames) for frames in most)])
     shown = table(["frames", *(f"at {name}" for name in names)], rows, numbers=1)

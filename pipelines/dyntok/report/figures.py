@@ -78,9 +78,7 @@ def _curve(statistics: Sequence[StoreStatistics]) -> Figure:
         traces.append(_line(found.root.url, shown, _store_colour(number)))
     diamond = {"size": 11, "symbol": "diamond-open", "color": "#d1495b", "line": {"width": 2}}
     traces.append(_dots("DynTok paper", list(PAPER.items()), marker=diamond))
-    note = (
-        "Exact at each point. Diamonds: what the DynTok paper (arXiv 2506.03990) reports for its own videos."
-    )
+    note = "Exact at each point. Diamonds: what the DynTok paper (arXiv 2506.03990) reports for its own videos."
     layout = _axes("threshold", "patches kept as tokens, %")
     return Figure("curve", "Tokens kept against threshold", note, tuple(traces), layout)
 
@@ -108,8 +106,7 @@ def _frames_and_tokens(number: int, found: StoreStatistics, budgets: Sequence[in
     traces = [_line("unmerged", [(1, a_frame), (most, a_frame * most)], "#94a3b8", dash="dot")]
     traces += _level_lines(found, ([(1, mean), (most, mean * most)] for mean in means))
     points = [
-        (values[1] / values[0], values[-3] / values[0], *values[-2:])
-        for values in found.videos.by_frames.values()
+        (values[1] / values[0], values[-3] / values[0], *values[-2:]) for values in found.videos.by_frames.values()
     ]
     colour = colour_of(len(names) - 1, len(names))
     spread = {
@@ -190,9 +187,7 @@ def _parts(number: int, found: StoreStatistics) -> Figure:
 Points = Sequence[tuple[float, float]]
 
 
-def _level_lines(
-    found: StoreStatistics, points: Iterable[Points], **style: Any
-) -> tuple[dict[str, Any], ...]:
+def _level_lines(found: StoreStatistics, points: Iterable[Points], **style: Any) -> tuple[dict[str, Any], ...]:
     """A line for each threshold."""
     names = found.videos.names
     lines = zip(names, points, strict=True)

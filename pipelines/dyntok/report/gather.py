@@ -89,9 +89,7 @@ def gather(
     return StoreStatistics(root, info, videos, maps, breakdown, shards, recounted)
 
 
-def _maps(
-    root: StoreRoot, info: DatasetInfo, recompute: bool, on_progress: Progress
-) -> tuple[MapStatistics, int, int]:
+def _maps(root: StoreRoot, info: DatasetInfo, recompute: bool, on_progress: Progress) -> tuple[MapStatistics, int, int]:
     """Counts of all shards, how many shards there are, and of how many the maps were read."""
     total = MapStatistics.empty(map_shape(info))
     shards = completed_shards(root)
@@ -112,9 +110,7 @@ def _maps(
 def _stored(root: StoreRoot) -> Iterator[tuple[int, FileDigest]]:
     """Shards that have statistics, with their digests: from the manifest, or from the records if there is none."""
     manifest = Manifest.load(root)
-    files = (
-        manifest.files if manifest is not None else chain.from_iterable(some for _, some in iter_files(root))
-    )
+    files = manifest.files if manifest is not None else chain.from_iterable(some for _, some in iter_files(root))
     for file in files:
         if (shard := shard_of_statistics(file.path)) is not None:
             yield shard, file

@@ -28,9 +28,7 @@ def tag(name: str, *children: str | None, **attributes: str | bool) -> Markup:
     opening = f"<{' '.join(parts)}>"
     if name in _EMPTY:
         return Markup(opening)
-    inside = "".join(
-        child if isinstance(child, Markup) else escape(visible(child)) for child in children if child
-    )
+    inside = "".join(child if isinstance(child, Markup) else escape(visible(child)) for child in children if child)
     return Markup(f"{opening}{inside}</{name}>")
 
 
@@ -72,6 +70,5 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode()
-        for c in text
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )

@@ -94,7 +94,5 @@ def _overlay(reader: ShardReader, example: Example, keeps: str, shape: MapShape)
             hint="`dyntok verify` lists all damage",
         )
     shown = np.unique(np.linspace(0, min(head.frame_count, FIRST_FRAMES) - 1, SHOWN_FRAMES).astype(int))
-    shots = tuple(
-        Shot(t, float(head.frames.frame_pts[t]), tuple(bins[t].ravel().tolist())) for t in shown.tolist()
-    )
+    shots = tuple(Shot(t, float(head.frames.frame_pts[t]), tuple(bins[t].ravel().tolist())) for t in shown.tolist())
     return Overlay(example, keeps, head, tuple(MapStatistics.of(head.similarity, shape).curve()), shots)

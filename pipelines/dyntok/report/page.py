@@ -48,9 +48,7 @@ def save_report(
     Raises UsageError without plotly, StoreError where writing fails.
     """
     target = Path(path)
-    content = report_html(statistics, thumbnails=thumbnails, budgets=budgets).encode(
-        "utf-8", "backslashreplace"
-    )
+    content = report_html(statistics, thumbnails=thumbnails, budgets=budgets).encode("utf-8", "backslashreplace")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replaced(target) as aside:
@@ -59,9 +57,7 @@ def save_report(
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def report_html(
-    statistics: Sequence[StoreStatistics], *, thumbnails: bool = True, budgets: Sequence[int] = ()
-) -> str:
+def report_html(statistics: Sequence[StoreStatistics], *, thumbnails: bool = True, budgets: Sequence[int] = ()) -> str:
     """The page. Its size does not grow with the number of videos."""
     check_plotly()
     asked = [tuple(sorted(set(budgets))) or _usual_budgets(found) for found in statistics]

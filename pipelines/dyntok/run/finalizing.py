@@ -31,9 +31,7 @@ def finalize(out: str | os.PathLike[str]) -> StatusReport:
     root = StoreRoot.open(out)
     info = DatasetInfo.load(root)
     if not root.exists(PLAN_FILE):
-        raise StoreError(
-            f"{out} has no plan yet", hint="start its jobs, or make the plan with `dyntok plan --out`"
-        )
+        raise StoreError(f"{out} has no plan yet", hint="start its jobs, or make the plan with `dyntok plan --out`")
     num_jobs = read_runs(root).num_jobs
     with store_lock(root), open_plan(root) as plan:
         root.clear_scratch()

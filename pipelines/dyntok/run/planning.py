@@ -64,9 +64,7 @@ def freeze(
             return _report(plan, asked.config, spec, info, probe)
 
 
-def _report(
-    plan: FrozenPlan, config: EncodeConfig, spec: ModelSpec, info: DatasetInfo, probe: int
-) -> PlanReport:
+def _report(plan: FrozenPlan, config: EncodeConfig, spec: ModelSpec, info: DatasetInfo, probe: int) -> PlanReport:
     probed, frames = _frames(plan, config, probe, decode_settings(config, spec))
     patches = frames * info.grid.patches
     size = (info.grid.patches, info.token_dim, info.dtype)

@@ -172,9 +172,7 @@ def _kept_or_grown(
         additions.append(list_inputs(asked.inputs))
     appended = root.scratch_dir() / "plan.parquet"
     with explain_os_error(root.where(PLAN_FILE), "make"):
-        append_entries(
-            plan, chain(*additions), appended, on_progress=observer.listing, **packing(config, info)
-        )
+        append_entries(plan, chain(*additions), appended, on_progress=observer.listing, **packing(config, info))
     plan.close()
     # A complete store becomes an incomplete one before its plan grows.
     root.remove(MANIFEST_FILE)
@@ -210,8 +208,7 @@ def check_difference(root: StoreRoot, difference: PlanDifference, extend: bool) 
         )
     if difference.new_count and not extend:
         raise StoreMismatchError(
-            f"{difference.new_count} inputs are not in the plan of {root.url}, "
-            f"for example {difference.new[0]}",
+            f"{difference.new_count} inputs are not in the plan of {root.url}, for example {difference.new[0]}",
             hint="add --extend to encode them into new shards",
         )
 

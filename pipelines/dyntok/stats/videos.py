@@ -120,9 +120,7 @@ class VideoStatistics:
             decoders=_joined(self.decoders, other.decoders),
             error_classes=_joined(self.error_classes, other.error_classes),
             failures={
-                name: tuple(
-                    heapq.nsmallest(EXAMPLES, mine.get(name, ()) + others.get(name, ()), attrgetter("id"))
-                )
+                name: tuple(heapq.nsmallest(EXAMPLES, mine.get(name, ()) + others.get(name, ()), attrgetter("id")))
                 for name in classes
             },
             least=_smallest((*self.least, *other.least), 1),
@@ -159,9 +157,7 @@ def _joined(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return named | ({"": rest} if rest else {})
 
 
-def _by_frames(
-    frames: npt.NDArray[np.int64], tokens: list[npt.NDArray[np.int64]]
-) -> dict[int, tuple[int, ...]]:
+def _by_frames(frames: npt.NDArray[np.int64], tokens: list[npt.NDArray[np.int64]]) -> dict[int, tuple[int, ...]]:
     bins = leading_bits(frames, _FRAME_BITS)
     found = {}
     for key in np.unique(bins).tolist():
@@ -174,9 +170,7 @@ def _by_frames(
     return found
 
 
-def _joined_frames(
-    one: dict[int, tuple[int, ...]], other: dict[int, tuple[int, ...]]
-) -> dict[int, tuple[int, ...]]:
+def _joined_frames(one: dict[int, tuple[int, ...]], other: dict[int, tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
     joined = one | other
     for key in one.keys() & other.keys():
         # Videos and frames add up; of each threshold there are a sum, the fewest and the most.

@@ -30,15 +30,13 @@ MAX_RECORD_BYTES = 2**30
 _RECORDS_AT_ONCE = 16
 _quoted = json.JSONEncoder(ensure_ascii=False).encode
 _ROW_TYPES: dict[str, type | tuple[type, ...]] = {
-    name: (int, float) if kind is float else get_origin(kind) or kind
-    for name, kind in get_type_hints(VideoRow).items()
+    name: (int, float) if kind is float else get_origin(kind) or kind for name, kind in get_type_hints(VideoRow).items()
 }
 _OPTIONAL = {"checksum": ""}
 # Records are written with sorted keys, and JSON knows few types: nearly every row has one of these shapes.
 _ROW_NAMES = tuple(sorted(_ROW_TYPES))
 _ROW_SHAPES = frozenset(
-    tuple(seconds if name == "seconds" else _ROW_TYPES[name] for name in _ROW_NAMES)
-    for seconds in (int, float)
+    tuple(seconds if name == "seconds" else _ROW_TYPES[name] for name in _ROW_NAMES) for seconds in (int, float)
 )
 DONE, FAILED, PENDING = "done", "failed", "pending"
 

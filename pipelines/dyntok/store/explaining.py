@@ -31,9 +31,7 @@ def store_error(error: OSError, where: str, action: str) -> StoreError:
             message, hint="run the same command again when the object store answers: finished shards are kept"
         )
     if isinstance(error, ObjectStoreError) and error.fault == "denied":
-        return StoreUnavailableError(
-            message, hint="check the credentials, and what they allow on the object store"
-        )
+        return StoreUnavailableError(message, hint="check the credentials, and what they allow on the object store")
     hint = None
     if error.errno in _FULL:
         hint = "free some space, then run the same command again: finished shards are kept"

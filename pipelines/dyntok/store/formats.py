@@ -35,9 +35,7 @@ def open_shard_reader(
     return TarShardReader(root, info, shard, record)
 
 
-def open_shard_writer(
-    root: StoreRoot, info: DatasetInfo, shard: int, *, statistics: bool = True
-) -> ShardWriter:
+def open_shard_writer(root: StoreRoot, info: DatasetInfo, shard: int, *, statistics: bool = True) -> ShardWriter:
     """Writer for a shard in the store's format. Temporary files go to `root.scratch_dir()`.
 
     `statistics`: also gather them; only what is to equal a shard that has none goes without.

@@ -72,9 +72,7 @@ class StoreIndex:
         self._group: tuple[int, pa.Table] | None = None
         with self._parquet() as file:
             self.schema: pa.Schema = file.schema_arrow
-            self._group_rows = [
-                file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)
-            ]
+            self._group_rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         self._check_schema()
 
     @classmethod

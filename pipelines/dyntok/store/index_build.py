@@ -56,9 +56,7 @@ def index_batches(
     return _patched_batches(spool, newer, schema)
 
 
-def _spool_rows(
-    root: StoreRoot, entries: Iterable[PlanEntry], schema: pa.Schema, spool: Path
-) -> dict[int, _Values]:
+def _spool_rows(root: StoreRoot, entries: Iterable[PlanEntry], schema: pa.Schema, spool: Path) -> dict[int, _Values]:
     """Rows of all first attempts into a temporary file; returns what later attempts put in their places."""
     unfinished: dict[str, int] = {}
     newer: dict[int, _Values] = {}

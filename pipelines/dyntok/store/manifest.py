@@ -45,9 +45,7 @@ def write_manifest(root: StoreRoot) -> Manifest:
 
     Raises StoreError if a file that a record names is missing or has another size.
     """
-    sizes = {
-        path: size for path, size in root.sizes().items() if not is_ignored(path) and path != MANIFEST_FILE
-    }
+    sizes = {path: size for path, size in root.sizes().items() if not is_ignored(path) and path != MANIFEST_FILE}
     committed: dict[str, FileDigest] = {}
     for shard, files in iter_files(root):
         for file in files:

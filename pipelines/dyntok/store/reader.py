@@ -128,9 +128,7 @@ class ShardReader(ABC):
         """N, the tokens of a level."""
 
     @abstractmethod
-    def _read_splits(
-        self, row: int, level: int
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32] | None]:
+    def _read_splits(self, row: int, level: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32] | None]:
         """`row_splits [T*R + 1]` from 0, and `token_scale [N]` of int8 tokens."""
 
     @abstractmethod
@@ -200,9 +198,7 @@ def _frame_positions(frames: FrameChoice, head: VideoHead) -> npt.NDArray[np.int
     if positions.ndim != 1 or not len(positions) or positions.dtype.kind not in "iu":
         raise UsageError(f"frames of {head.id!r} must be a non-empty list of integers")
     if positions.min() < 0 or positions.max() >= head.frame_count:
-        raise UsageError(
-            f"{head.id!r} has frames 0 to {head.frame_count - 1}; asked for {positions.tolist()}"
-        )
+        raise UsageError(f"{head.id!r} has frames 0 to {head.frame_count - 1}; asked for {positions.tolist()}")
     return positions.astype(np.int64)
 
 
@@ -214,18 +210,11 @@ def _frame_runs(positions: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
 
-def _frame_edges(
-    row_splits: npt.NDArray[np.integer], head: VideoHead, token_count: int
-) -> npt.NDArray[np.int64]:
+def _frame_edges(row_splits: npt.NDArray[np.integer], head: VideoHead, token_count: int) -> npt.NDArray[np.int64]:
     """`[T + 1]` first token of each frame, from the row splits, which are checked. Raises DamageError."""
     rows = head.frame_count * head.grid.rows
     splits = row_splits.astype(np.int64)
-    if (
-        splits.shape != (rows + 1,)
-        or splits[0] != 0
-        or splits[-1] != token_count
-        or (np.diff(splits) < 1).any()
-    ):
+    if splits.shape != (rows + 1,) or splits[0] != 0 or splits[-1] != token_count or (np.diff(splits) < 1).any():
         raise DamageError(f"the row splits of {head.id!r} are not prefix sums of its tokens")
     return splits[:: head.grid.rows]
 

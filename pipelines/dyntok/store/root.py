@@ -67,9 +67,7 @@ class StoreRoot:
                 if create:
                     _make_folder(base, text)
                 if not base.is_dir():
-                    raise StoreError(
-                        f"there is no folder {text}", hint="check the path of the store (--out of encode)"
-                    )
+                    raise StoreError(f"there is no folder {text}", hint="check the path of the store (--out of encode)")
             return cls(text, base, None, "", scratch)
         try:
             remote, inner = Remote.open(text)
@@ -122,9 +120,7 @@ class StoreRoot:
         """Bytes of a file."""
         local = self.local_path(path)
         with explain_os_error(self.where(path), "read"):
-            return (
-                local.stat().st_size if local is not None else self._store.info(self._inner(path)).size_bytes
-            )
+            return local.stat().st_size if local is not None else self._store.info(self._inner(path)).size_bytes
 
     def open_read(self, path: str) -> BinaryIO:
         """A seekable binary file."""
@@ -158,9 +154,7 @@ class StoreRoot:
         """The whole file, refused before reading if it is larger than `max_bytes`."""
         size = self.size(path)
         if size > max_bytes:
-            raise StoreError(
-                f"{self.where(path)} has {size} bytes, more than the {max_bytes} expected at most"
-            )
+            raise StoreError(f"{self.where(path)} has {size} bytes, more than the {max_bytes} expected at most")
         return self.read_range(path, 0, size)
 
     def read_if_there(self, path: str, max_bytes: int = 2**28) -> bytes | None:
@@ -182,9 +176,7 @@ class StoreRoot:
                 file.seek(start)
                 data = file.read(length)
         if len(data) != length:
-            raise StoreError(
-                f"{self.where(path)} ends at byte {start + len(data)}, expected {start + length}"
-            )
+            raise StoreError(f"{self.where(path)} ends at byte {start + len(data)}, expected {start + length}")
         return data
 
     def list(self, path: str = "") -> tuple[str, ...]:
@@ -273,9 +265,7 @@ class StoreRoot:
             if target is None:
                 inner = self._inner(path)
                 each_at_once(
-                    lambda file: self._store.put_file(
-                        file, f"{inner}/{file.relative_to(local_tmp).as_posix()}", stop
-                    ),
+                    lambda file: self._store.put_file(file, f"{inner}/{file.relative_to(local_tmp).as_posix()}", stop),
                     sorted(item for item in local_tmp.rglob("*") if item.is_file()),
                 )
                 shutil.rmtree(local_tmp)

@@ -120,9 +120,7 @@ def meta_json(sample: Sample) -> bytes:
     except (ValueError, TypeError, RecursionError) as error:
         raise StoreError(f"the metadata of {sample.id!r} cannot be written as JSON: {error}") from error
     if len(data) > MAX_JSON_BYTES:
-        raise StoreError(
-            f"the metadata of {sample.id!r} have {len(data)} bytes; at most {MAX_JSON_BYTES} fit"
-        )
+        raise StoreError(f"the metadata of {sample.id!r} have {len(data)} bytes; at most {MAX_JSON_BYTES} fit")
     return data
 
 
@@ -173,18 +171,12 @@ def check_sample(sample: Sample, info: DatasetInfo) -> None:
     Raises StoreError; nothing that reaches it is the video's fault.
     """
     expected = (sample.frame_count, info.grid.rows, info.grid.cols)
-    if (
-        sample.grid != info.grid
-        or sample.similarity.shape != expected
-        or sample.similarity.dtype != np.float32
-    ):
+    if sample.grid != info.grid or sample.similarity.shape != expected or sample.similarity.dtype != np.float32:
         raise StoreError(f"{sample.id!r}: the similarity map is {sample.similarity.shape}, not {expected}")
     if sample.frame_count == 0:
         raise StoreError(f"{sample.id!r} has no frames")
     if (sample.token_dim, sample.dtype) != (info.token_dim, info.dtype):
-        raise StoreError(
-            f"{sample.id!r} has tokens [N, {sample.token_dim}] {sample.dtype}, not as in the store"
-        )
+        raise StoreError(f"{sample.id!r} has tokens [N, {sample.token_dim}] {sample.dtype}, not as in the store")
     if tuple(level.threshold for level in sample.levels) != info.level_thresholds:
         raise StoreError(f"{sample.id!r} has other levels than the store's {info.level_thresholds}")
     problem = map_problem(sample.similarity)

@@ -59,9 +59,7 @@ def numpy_dtype(token_dtype: str) -> np.dtype[Any]:
     return _NUMPY_DTYPES[TOKEN_DTYPES[token_dtype]]
 
 
-def encode_header(
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]
-) -> tuple[bytes, int]:
+def encode_header(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> tuple[bytes, int]:
     """Header of a file that holds `tensors` (name -> safetensors dtype and shape) in this order, without holes.
 
     Padded with spaces so that data begin at a multiple of 64 bytes. A tensor is aligned to its element size if the
@@ -170,13 +168,9 @@ def as_torch(array: Array, dtype: str) -> Tensor:
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
 
 
-def save_tensors(
-    tensors: Mapping[str, tuple[str, Array]], metadata: Mapping[str, str] | None = None
-) -> bytes:
+def save_tensors(tensors: Mapping[str, tuple[str, Array]], metadata: Mapping[str, str] | None = None) -> bytes:
     """A whole small safetensors file: name -> (safetensors dtype, array); bfloat16 arrays are uint16 bits."""
-    header, _ = encode_header(
-        {name: (dtype, array.shape) for name, (dtype, array) in tensors.items()}, metadata or {}
-    )
+    header, _ = encode_header({name: (dtype, array.shape) for name, (dtype, array) in tensors.items()}, metadata or {})
     return b"".join([header, *(raw_bytes(array) for _, array in tensors.values())])
 
 

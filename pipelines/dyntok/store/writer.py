@@ -181,9 +181,7 @@ def commit_shard(
         files += (digest_bytes(statistics, content.statistics),)
     record = CompletionRecord(content.shard, plan_digest, files, rows)
     if [row.row for row in record.done] != list(range(content.sample_count)):
-        raise StoreError(
-            f"shard {content.shard} holds {content.sample_count} videos, its rows name {len(record.done)}"
-        )
+        raise StoreError(f"shard {content.shard} holds {content.sample_count} videos, its rows name {len(record.done)}")
     path = shard_data_path(content.shard, info.shard_format)
     root.remove(record_path(content.shard))
     commit = root.commit_tree if content.temporary.is_dir() else root.commit_file

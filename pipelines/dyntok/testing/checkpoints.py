@@ -149,9 +149,7 @@ def _lmms_config(config: dict[str, Any]) -> dict[str, Any]:
 def _vision_config(layers: int, *, head: bool) -> Any:
     from transformers import SiglipVisionConfig
 
-    return SiglipVisionConfig(
-        **_TOWER, num_hidden_layers=layers, image_size=384, patch_size=14, vision_use_head=head
-    )
+    return SiglipVisionConfig(**_TOWER, num_hidden_layers=layers, image_size=384, patch_size=14, vision_use_head=head)
 
 
 def _save(
@@ -170,9 +168,7 @@ def _save(
         model.save_pretrained(folder, max_shard_size=max_shard_size)
     size = {"size": {"height": 384, "width": 384}}
     settings = (
-        {**_PREPROCESSOR, "image_processor_type": "SiglipImageProcessor", **size}
-        if processor is None
-        else processor
+        {**_PREPROCESSOR, "image_processor_type": "SiglipImageProcessor", **size} if processor is None else processor
     )
     (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return folder

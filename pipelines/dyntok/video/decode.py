@@ -74,9 +74,7 @@ class DecodedVideo:
             with self._timed("decode"):
                 rgb = next(frames)
             with self._timed("resize"):
-                image = resize_frame(
-                    rgb, self._settings.height, self._settings.width, self._settings.resample
-                )
+                image = resize_frame(rgb, self._settings.height, self._settings.width, self._settings.resample)
             for _ in range(count):
                 yield image
 
@@ -182,9 +180,7 @@ def _sample(name: str, settings: DecodeSettings, index: FrameIndex) -> SampledFr
     return SampledFrames(positions, index.pts_seconds(positions))
 
 
-def _info(
-    video: OpenVideo, index: FrameIndex, first: Any, turn: Turn, decoder: str, reason: str
-) -> VideoInfo:
+def _info(video: OpenVideo, index: FrameIndex, first: Any, turn: Turn, decoder: str, reason: str) -> VideoInfo:
     width, height = first.width, first.height
     if degrees_of(turn) in (90, 270):
         width, height = height, width

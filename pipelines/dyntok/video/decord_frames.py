@@ -71,9 +71,7 @@ class DecordReader:
 
     def _refuse_if(self, unsafe: bool, why: str) -> None:
         if unsafe:
-            raise VideoError(
-                "decoder", f"{self._name}: decord would not be exact: {why}", hint="use --decoder auto"
-            )
+            raise VideoError("decoder", f"{self._name}: decord would not be exact: {why}", hint="use --decoder auto")
 
     @contextmanager
     def _reported(self) -> Iterator[None]:

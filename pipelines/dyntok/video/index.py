@@ -157,17 +157,13 @@ def _read_packets(video: OpenVideo) -> _Packets:
             if packet.size == 0:
                 continue
             if len(pts) >= video.limits.max_packets:
-                raise VideoError(
-                    "too_large", f"{video.name} has more than {video.limits.max_packets} packets"
-                )
+                raise VideoError("too_large", f"{video.name} has more than {video.limits.max_packets} packets")
             pts.append(NO_TIME if packet.pts is None else packet.pts)
             dts.append(NO_TIME if packet.dts is None else packet.dts)
             flags.append(_flags_of(packet, kind))
             duration, is_cut = packet.duration or 0, packet.is_corrupt
     is_cut = is_cut and video.container != "mpegts"
-    return _Packets(
-        np.array(pts, np.int64), np.array(dts, np.int64), np.array(flags, np.uint8), duration, is_cut
-    )
+    return _Packets(np.array(pts, np.int64), np.array(dts, np.int64), np.array(flags, np.uint8), duration, is_cut)
 
 
 def _flags_of(packet: Any, kind: KeyKind) -> int:

@@ -69,9 +69,7 @@ def turn_of(frame: Any, name: str) -> Turn:
     if abs(angle - 270) < 1:
         return "transverse" if c < 0 else "cclock"
     if abs(angle) > 1:
-        raise VideoError(
-            "decoder", f"{name} asks to be turned by {angle:.0f} degrees, which is not a quarter turn"
-        )
+        raise VideoError("decoder", f"{name} asks to be turned by {angle:.0f} degrees, which is not a quarter turn")
     return "vflip" if d < 0 else "none"
 
 

@@ -290,9 +290,7 @@ class CountingReader:
             if number != target:
                 continue
             if is_tainted:
-                raise VideoError(
-                    "corrupt", f"{self._video.name}: frame {number} cannot be decoded without errors"
-                )
+                raise VideoError("corrupt", f"{self._video.name}: frame {number} cannot be decoded without errors")
             yield frame
             target = next(wanted, None)
             if target is None:

@@ -6,9 +6,7 @@ from dyntok.errors import VideoError
 
 SNIFF_BYTES = 4096
 
-_BOXES = frozenset(
-    (b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"sidx", b"uuid")
-)
+_BOXES = frozenset((b"ftyp", b"styp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"sidx", b"uuid"))
 _STILL_BRANDS = frozenset((b"avif", b"heic", b"heix", b"heim", b"heis", b"mif1", b"jxl "))
 _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _PLAYLISTS = (

@@ -67,9 +67,7 @@ class _HungUpError(Exception):
 
 
 class _Worker:
-    def __init__(
-        self, connection: Connection, ring: FrameRing, settings: DecodeSettings, nowhere: IO[str]
-    ) -> None:
+    def __init__(self, connection: Connection, ring: FrameRing, settings: DecodeSettings, nowhere: IO[str]) -> None:
         self._connection, self._ring, self._settings, self._nowhere = connection, ring, settings, nowhere
         self._free = ring.slots
         self._slot = 0
@@ -111,9 +109,7 @@ class _Worker:
             # torch says so with a RuntimeError.
             if not isinstance(error, MemoryError) and "allocate" not in str(error):
                 raise
-            self._send(
-                "failed", code="memory", message=f"{task['id']} needs more memory than the limit", hint=None
-            )
+            self._send("failed", code="memory", message=f"{task['id']} needs more memory than the limit", hint=None)
         finally:
             self._pause()
 

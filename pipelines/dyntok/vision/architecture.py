@@ -153,9 +153,7 @@ def _siglip(vision: Mapping[str, Any], *, layers: int, linear_patches: bool = Fa
     if linear_patches:
         side = math.isqrt(_int(vision.get("num_patches", 256), "num_patches"))
         if side**2 != vision.get("num_patches", 256):
-            raise CheckpointError(
-                "num_patches of this SigLIP2 is not a square, so it has no square resolution"
-            )
+            raise CheckpointError("num_patches of this SigLIP2 is not a square, so it has no square resolution")
         image = side * patch
     else:
         image = _square(vision.get("image_size", 224), "image_size")
@@ -240,9 +238,7 @@ def _from_lmms(config: Mapping[str, Any], shapes: Shapes, space: str) -> Archite
         layer_norm_eps=float(described.get("layer_norm_eps", 1e-6)),
     )
     if (depth := stored_layers(shapes)) < bare.layers:
-        raise CheckpointError(
-            f"the tower has {depth} layers, but its feature is the output of layer {bare.layers}"
-        )
+        raise CheckpointError(f"the tower has {depth} layers, but its feature is the output of layer {bare.layers}")
     if space == "vision":
         return bare
     token_dim = _int(config.get("hidden_size"), "hidden_size")

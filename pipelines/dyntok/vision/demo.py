@@ -95,9 +95,7 @@ def _filter_bank(patch: int) -> tuple[_Array, _Array]:
     waves /= np.linalg.norm(waves, axis=1, keepdims=True)
     order = sorted(((row, col) for row in range(patch) for col in range(patch)), key=lambda f: (sum(f), f[0]))
     kernels, is_detail = [], []
-    for colour, count, mean_gain, gain in zip(
-        _COLOURS, _FREQUENCIES, _MEAN_GAINS, _DETAIL_GAINS, strict=True
-    ):
+    for colour, count, mean_gain, gain in zip(_COLOURS, _FREQUENCIES, _MEAN_GAINS, _DETAIL_GAINS, strict=True):
         for row, col in order[:count]:
             wave = np.einsum("c,y,x->cyx", colour, waves[row], waves[col]) / patch
             kernels.append(wave * (gain if row + col else mean_gain))

@@ -107,9 +107,7 @@ class VisualEncoder:
         """
         height, width = self.spec.height, self.spec.width
         if images.dtype != torch.uint8 or images.shape[1:] != (height, width, 3) or not len(images):
-            raise UsageError(
-                f"frames must be uint8 [B, {height}, {width}, 3], got {images.dtype} {list(images.shape)}"
-            )
+            raise UsageError(f"frames must be uint8 [B, {height}, {width}, 3], got {images.dtype} {list(images.shape)}")
         with torch.inference_mode():
             return self._encode_here(images) if self._copies is None else self._launch(images, self._copies)
 
@@ -235,9 +233,7 @@ def _device(device: str) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"{device!r} is no device", hint="use auto, cpu, cuda, cuda:1 or mps") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"there is no device {device}: PyTorch sees {torch.cuda.device_count()} CUDA devices"
-        )
+        raise ConfigError(f"there is no device {device}: PyTorch sees {torch.cuda.device_count()} CUDA devices")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("there is no device mps", hint="use --device auto")
     return chosen
@@ -248,9 +244,7 @@ def _check_compiler(device: torch.device) -> None:
     try:
         torch.compile(lambda values: values * 2 + 1)(torch.zeros(8, device=device))
     except RuntimeError as error:  # every error of torch's compiler derives from it
-        reason = next(
-            (line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__
-        )
+        reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
         raise ConfigError(
             f"torch.compile does not work on {device}: {reason.strip()}",
             hint="install a C++ compiler (and Triton for CUDA), or leave --compile out",

@@ -59,9 +59,7 @@ class CheckpointFiles:
         """Shape of each needed tensor that is stored."""
         return {name: stored.shape for name, stored in self.tensors.items()}
 
-    def fitting(
-        self, expected: Mapping[str, tuple[int, ...]], part: str, optional: Collection[str] = ()
-    ) -> list[str]:
+    def fitting(self, expected: Mapping[str, tuple[int, ...]], part: str, optional: Collection[str] = ()) -> list[str]:
         """Sorted names of the tensors of `part` that are stored, with the shapes that the config implies.
 
         Raises CheckpointError: one has another shape, or is missing and not `optional`.
@@ -109,9 +107,7 @@ def find_checkpoint(
     folder = Path(model).expanduser()
     if folder.is_dir():
         if revision is not None:
-            raise CheckpointError(
-                f"{model} is a folder, which has no revision {revision!r}", hint="drop --revision"
-            )
+            raise CheckpointError(f"{model} is a folder, which has no revision {revision!r}", hint="drop --revision")
         return _open_folder(folder, folder.resolve().name, name_of, documents)
     if folder.exists() or model.startswith(("/", ".", "~")) or model.count("/") > 1 or "\\" in model:
         raise CheckpointError(
@@ -136,9 +132,7 @@ def _download(repo: str, revision: str | None, name_of: NameOf, documents: tuple
 def _open_folder(folder: Path, name: str, name_of: NameOf, documents: tuple[str, ...]) -> CheckpointFiles:
     """Read the configs and the tensor headers of a checkpoint folder."""
     if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder} has no config.json", hint="name the folder that save_pretrained() wrote"
-        )
+        raise CheckpointError(f"{folder} has no config.json", hint="name the folder that save_pretrained() wrote")
     found = {file: _read_json(folder / file) for file in documents if (folder / file).is_file()}
     return CheckpointFiles(name, _read_json(folder / "config.json"), found, _find_tensors(folder, name_of))
 

@@ -28,9 +28,7 @@ def fetch_snapshot(repo: str, revision: str | None, files: list[str]) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=files))
     except (OSError, HFValidationError, _HTTPError) as error:
-        raise CheckpointError(
-            f"cannot get {repo} from the hub: {_first_sentence(error)}", hint=_hint(error)
-        ) from error
+        raise CheckpointError(f"cannot get {repo} from the hub: {_first_sentence(error)}", hint=_hint(error)) from error
 
 
 def _hint(error: Exception) -> str:

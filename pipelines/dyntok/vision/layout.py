@@ -41,9 +41,7 @@ def canonical_name(key: str) -> str | None:
     return "row_marker" if _ROW_MARKER.fullmatch(key) else None
 
 
-def canonical_names(
-    keys: Iterable[str], name_of: Callable[[str], str | None] = canonical_name
-) -> dict[str, str]:
+def canonical_names(keys: Iterable[str], name_of: Callable[[str], str | None] = canonical_name) -> dict[str, str]:
     """Stored key of each name that `name_of` gives. Raises CheckpointError if two keys mean the same tensor."""
     names: dict[str, str] = {}
     for key in keys:

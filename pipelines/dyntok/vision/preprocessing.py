@@ -38,9 +38,7 @@ def read_preprocessing(processors: Mapping[str, Mapping[str, Any]], image_size: 
     """
     settings = _choose(processors)
     height, width = _size(settings, image_size)
-    clip = str(settings.get("video_processor_type", settings.get("image_processor_type"))).startswith(
-        "LlavaOne"
-    )
+    clip = str(settings.get("video_processor_type", settings.get("image_processor_type"))).startswith("LlavaOne")
     mean = _triple(settings, "image_mean", _CLIP_MEAN if clip else _HALF)
     std = _triple(settings, "image_std", _CLIP_STD if clip else _HALF)
     if not settings.get("do_normalize", True):
@@ -86,9 +84,7 @@ def _size(settings: Mapping[str, Any], image_size: int) -> tuple[int, int]:
     size = settings.get("size") or {"height": image_size, "width": image_size}
     crop = settings.get("crop_size") if settings.get("do_center_crop") else None
     if not settings.get("do_resize", True) or crop not in (None, size):
-        raise CheckpointError(
-            "the preprocessor config crops, or does not resize; dyntok resizes whole frames"
-        )
+        raise CheckpointError("the preprocessor config crops, or does not resize; dyntok resizes whole frames")
     sides = (size, size) if isinstance(size, int) else _sides(size)
     if sides != (image_size, image_size):
         raise CheckpointError(

@@ -70,9 +70,7 @@ class FrontEnd(nn.Module):
 
 def pool_bilinear(values: Tensor, grid: Grid) -> Tensor:
     """`[B, rows, cols, D]` to `[B, R, C, D]`, contiguous."""
-    pooled = nn.functional.interpolate(
-        values.permute(0, 3, 1, 2), size=(grid.rows, grid.cols), mode="bilinear"
-    )
+    pooled = nn.functional.interpolate(values.permute(0, 3, 1, 2), size=(grid.rows, grid.cols), mode="bilinear")
     return pooled.permute(0, 2, 3, 1).contiguous()
 
 
@@ -81,9 +79,7 @@ def build_front_end(architecture: Architecture, weights: dict[str, Tensor], devi
 
     Raises CheckpointError if transformers does not know an activation of the config.
     """
-    activation_of(
-        architecture.activation
-    )  # transformers itself raises a KeyError for one that it does not know
+    activation_of(architecture.activation)  # transformers itself raises a KeyError for one that it does not know
     with torch.device("meta"):
         model = FrontEnd(architecture)
     if architecture.linear_patches:

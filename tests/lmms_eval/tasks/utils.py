@@ -22,9 +22,7 @@ def to_target(doc):
     return LETTERS.index(doc["answer"])
 
 
-def to_rounds(
-    doc, lmms_eval_specific_kwargs=None, previous_output=None, round_idx=None, previous_round_info=None
-):
+def to_rounds(doc, lmms_eval_specific_kwargs=None, previous_output=None, round_idx=None, previous_round_info=None):
     """The first question, then those in `more`, each with the answer before it."""
     if round_idx is None:
         return doc["question"]

@@ -114,9 +114,7 @@ def test_a_video_that_kills_its_process_is_blamed(videos: Path, tmp_path: Path, 
     assert report.failures[0].error_class == "worker_died"
 
 
-def test_whom_an_earlier_version_gave_up_is_tried_again(
-    videos: Path, tmp_path: Path, poisoned: Poison
-) -> None:
+def test_whom_an_earlier_version_gave_up_is_tried_again(videos: Path, tmp_path: Path, poisoned: Poison) -> None:
     """It gave up videos over errors of the device, too."""
     out = tmp_path / "out"
     poisoned(poison.FullEncoder)

@@ -84,9 +84,7 @@ def test_actors_are_asked_for_up_front_and_used_as_they_come(
 def start(corpus: Path, out: Path) -> subprocess.Popen[bytes]:
     """The command line with a Ray of its own, and at least one shard committed."""
     process = subprocess.Popen(
-        command(
-            "encode", corpus, "--out", out, *FLAGS, "--executor", "ray", "--actors", 2, "--decode-workers", 1
-        ),
+        command("encode", corpus, "--out", out, *FLAGS, "--executor", "ray", "--actors", 2, "--decode-workers", 1),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**environment(), "RAY_worker_niceness": "0"},

@@ -57,9 +57,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> int
     ],
     indirect=["gpus"],
 )
-def test_auto_takes_ray_for_several_gpus_or_an_address(
-    gpus: int, settings: dict[str, object], executor: str
-) -> None:
+def test_auto_takes_ray_for_several_gpus_or_an_address(gpus: int, settings: dict[str, object], executor: str) -> None:
     assert chosen(EncodeConfig.create(model="demo", **settings)) == executor
 
 
@@ -163,9 +161,7 @@ def test_gpus_that_are_not_there_yet_must_be_counted_by_hand() -> None:
     ],
     indirect=["gpus"],
 )
-def test_the_arithmetic_is_settled_before_anything_runs(
-    gpus: int, settings: dict[str, object], precision: str
-) -> None:
+def test_the_arithmetic_is_settled_before_anything_runs(gpus: int, settings: dict[str, object], precision: str) -> None:
     assert resolve_precision(EncodeConfig.create(model="demo", **settings)).precision == precision
 
 
@@ -282,9 +278,7 @@ def test_a_crash_is_told_from_a_kill(tmp_path: Path, number: signal.Signals, cra
     ],
 )
 def test_a_crash_is_known_however_many_stacks_follow(words: str, crashed: bool, tmp_path: Path) -> None:
-    (tmp_path / OUTPUT_FILE).write_text(
-        "loaded\n" + words + "\n" + '  File "model.py", line 1 in forward\n' * 9000
-    )
+    (tmp_path / OUTPUT_FILE).write_text("loaded\n" + words + "\n" + '  File "model.py", line 1 in forward\n' * 9000)
     remains = read_remains(str(tmp_path))
     assert remains.crashed is crashed
     assert len(remains.output) == MOST_BYTES

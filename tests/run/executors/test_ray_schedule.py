@@ -274,9 +274,7 @@ def test_marks_are_abandoned_when_their_process_is_gone_however_it_went(tmp_path
         "print('there', flush=True); time.sleep(60)"
     )
     path = tmp_path / "marks"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, env=environment()
-    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, env=environment())
     assert process.stdout is not None
     assert process.stdout.readline()
     assert not is_abandoned(path)

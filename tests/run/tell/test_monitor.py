@@ -134,9 +134,7 @@ def test_a_run_leaves_a_snapshot_and_a_summary_of_each_record(encoded: Path) -> 
     lines = next(encoded.glob("logs/*.shards.jsonl")).read_bytes().splitlines(keepends=True)
     summaries = [ShardSummary.from_line(line) for line in lines]
     records = list(iter_records(StoreRoot.open(str(encoded))))
-    assert sorted((s.shard, s.plan_digest) for s in summaries if s) == [
-        (r.shard, r.plan_digest) for r in records
-    ]
+    assert sorted((s.shard, s.plan_digest) for s in summaries if s) == [(r.shard, r.plan_digest) for r in records]
 
 
 def test_a_second_run_with_nothing_to_do_writes_nothing(encoded: Path, corpus: Path) -> None:
@@ -145,9 +143,7 @@ def test_a_second_run_with_nothing_to_do_writes_nothing(encoded: Path, corpus: P
     assert sorted(path.name for path in (encoded / "logs").iterdir()) == before
 
 
-def test_a_run_logs_summaries_that_an_earlier_one_did_not(
-    encoded: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_a_run_logs_summaries_that_an_earlier_one_did_not(encoded: Path, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "copy"
     shutil.copytree(encoded, out)
     shutil.rmtree(out / "logs")

@@ -142,9 +142,7 @@ def test_watching_reads_only_what_is_new(store: StoreRoot, reads: list[int], tmp
     assert reads == [8, 9]
 
 
-def test_a_complete_store_is_answered_from_its_index_while_that_fits(
-    tmp_path: Path, reads: list[int]
-) -> None:
+def test_a_complete_store_is_answered_from_its_index_while_that_fits(tmp_path: Path, reads: list[int]) -> None:
     root = synthetic_store(tmp_path / "store", shards=5, videos=VIDEOS, logs=False)
     report = finalize(root.url)
     assert report.state == "complete"
@@ -191,9 +189,7 @@ def test_the_list_of_shards(store: StoreRoot) -> None:
     assert status(store.url).shard_list == ()
 
 
-def test_object_stores_are_asked_for_the_heads_of_records(
-    store: StoreRoot, reads: list[int], tmp_path: Path
-) -> None:
+def test_object_stores_are_asked_for_the_heads_of_records(store: StoreRoot, reads: list[int], tmp_path: Path) -> None:
     url = f"memory://{uuid.uuid4().hex}"
     fs = fsspec.filesystem("memory")
     fs.put(str(tmp_path / "store"), url.removeprefix("memory:/"), recursive=True)

@@ -47,13 +47,9 @@ def result_files(root: StoreRoot) -> dict[str, bytes]:
 @pytest.mark.parametrize("source_format", list(OTHER))
 @pytest.mark.parametrize("layout", ["nested", "explicit"])
 @pytest.mark.parametrize("place", ["local", pytest.param("memory", marks=pytest.mark.slow)])
-def test_there_is_equal_and_back_is_identical(
-    tmp_path: Path, source_format: str, layout: str, place: str
-) -> None:
+def test_there_is_equal_and_back_is_identical(tmp_path: Path, source_format: str, layout: str, place: str) -> None:
     base = str(tmp_path) if place == "local" else f"memory://{uuid.uuid4().hex}"
-    info = make_info(
-        shard_format=source_format, layout=layout, dtype="int8" if layout == "explicit" else "bfloat16"
-    )
+    info = make_info(shard_format=source_format, layout=layout, dtype="int8" if layout == "explicit" else "bfloat16")
     source, samples = complete_store(f"{base}/a", info)
     progress: list[tuple[int, int]] = []
     report = convert(
@@ -152,9 +148,7 @@ def test_a_damaged_index_does_no_harm(tmp_path: Path) -> None:
     complete_store(str(tmp_path / "a"), make_info())
     convert(str(tmp_path / "a"), str(tmp_path / "b"), format="zarr")
     index = pq.read_table(tmp_path / "a/index.parquet")
-    wrong = index.set_column(
-        index.schema.names.index("frames"), index.schema.field("frames"), index["patches"]
-    )
+    wrong = index.set_column(index.schema.names.index("frames"), index.schema.field("frames"), index["patches"])
     pq.write_table(wrong, tmp_path / "a/index.parquet")
     convert(str(tmp_path / "a"), str(tmp_path / "c"), format="zarr")
     assert result_files(StoreRoot.open(tmp_path / "c")) == result_files(StoreRoot.open(tmp_path / "b"))

@@ -65,9 +65,7 @@ def test_what_follows_from_the_rest_is_made_anew(url: str, path: str, damage: st
         return
     report = repair(url)
     assert report.ok and report.commands == () and done(report) == {path: "made anew"}
-    assert ("but for the damage" in report.mended[0].message) == (
-        path == "manifest.json" and damage == "flip"
-    )
+    assert ("but for the damage" in report.mended[0].message) == (path == "manifest.json" and damage == "flip")
     after = contents(root)
     assert {name: data for name, data in after.items() if not is_ignored(name)} == before
     assert verify(url).ok
@@ -94,12 +92,8 @@ def test_a_damaged_shard_is_set_aside(url: str, shard_format: str, damage: str) 
     assert report.ok and report.set_aside == ".set-aside/0001"
     assert report.commands == (f"dyntok encode --out {url}",)
     after = contents(root)
-    kept = {
-        name.removeprefix(".set-aside/0001/"): data for name, data in after.items() if name.startswith(".set")
-    }
-    assert kept == {
-        name: data for name, data in damaged.items() if shard_of_path(name) == 1 or name == "manifest.json"
-    }
+    kept = {name.removeprefix(".set-aside/0001/"): data for name, data in after.items() if name.startswith(".set")}
+    assert kept == {name: data for name, data in damaged.items() if shard_of_path(name) == 1 or name == "manifest.json"}
     assert {name for name in after if not is_ignored(name)} | kept.keys() == damaged.keys()
     checked = verify(url)
     assert checked.ok and not checked.complete
@@ -132,9 +126,7 @@ def test_several_repairs_have_folders_of_their_own(url: str) -> None:
 
 
 @pytest.mark.parametrize("shard_format", FORMATS)
-@pytest.mark.parametrize(
-    "path", ["notes.txt", "shards/shard-000009.tar", "shards/shard-000000.zarr/tokens/c/9/0"]
-)
+@pytest.mark.parametrize("path", ["notes.txt", "shards/shard-000009.tar", "shards/shard-000000.zarr/tokens/c/9/0"])
 def test_superfluous_files_are_set_aside_and_no_more(url: str, path: str, shard_format: str) -> None:
     root, _ = complete_store(url, make_info(shard_format=shard_format))
     before = contents(root)

@@ -50,9 +50,7 @@ def kinds(report: VerifyReport) -> set[str]:
 @pytest.mark.parametrize("place", ["local", "memory"])
 def test_a_sound_store_has_no_findings(tmp_path: Path, shard_format: str, layout: str, place: str) -> None:
     url = str(tmp_path) if place == "local" else f"memory://{uuid.uuid4().hex}"
-    info = make_info(
-        shard_format=shard_format, layout=layout, dtype="int8" if layout == "explicit" else "bfloat16"
-    )
+    info = make_info(shard_format=shard_format, layout=layout, dtype="int8" if layout == "explicit" else "bfloat16")
     root, samples = complete_store(url, info)
     progress: list[tuple[int, int]] = []
     report = verify(url, jobs=3, on_progress=lambda done, total: progress.append((done, total)))
@@ -180,9 +178,7 @@ def test_flips_are_named_by_file_video_and_remedy(tmp_path: Path, shard_format: 
     ],
 )
 def test_two_thousand_flips(tmp_path: Path, shard_format: str, layout: str, flips: int) -> None:
-    hits = flip_campaign(
-        tmp_path, shard_format, layout, flips, seed=7, deep_every=1 if shard_format != "zarr" else 10
-    )
+    hits = flip_campaign(tmp_path, shard_format, layout, flips, seed=7, deep_every=1 if shard_format != "zarr" else 10)
     print(shard_format, layout, hits)
     assert {"shard data", "index.parquet", "plan.parquet", "dataset.json", "manifest.json"} <= hits.keys()
     assert any(path.endswith("0.json") for path in hits), "no record was hit"
@@ -282,9 +278,7 @@ def test_every_missing_file_is_found(tmp_path: Path, shard_format: str) -> None:
 
 
 @pytest.mark.parametrize("shard_format", FORMATS)
-@pytest.mark.parametrize(
-    "path", ["shards/shard-000003.tar", "shards/shard-000000.zarr/tokens/c/7/0", "notes.txt"]
-)
+@pytest.mark.parametrize("path", ["shards/shard-000003.tar", "shards/shard-000000.zarr/tokens/c/7/0", "notes.txt"])
 def test_extra_files_are_found(tmp_path: Path, shard_format: str, path: str) -> None:
     root, _ = complete_store(str(tmp_path), make_info(shard_format=shard_format))
     root.write_atomic(path, b"x")
@@ -392,9 +386,7 @@ TAR_LIES = [({"offset": 0}, "byte 0|leads|lead"), ({"offset": 10**9}, "lead"), (
     ("shard_format", "change", "message"),
     [("webdataset", *lie) for lie in LIES + TAR_LIES] + [("zarr", *lie) for lie in LIES],
 )
-def test_records_that_lie_are_found(
-    tmp_path: Path, shard_format: str, change: dict[str, object], message: str
-) -> None:
+def test_records_that_lie_are_found(tmp_path: Path, shard_format: str, change: dict[str, object], message: str) -> None:
     root, _ = complete_store(str(tmp_path), make_info(shard_format=shard_format))
     record = CompletionRecord.load(root, 0)
     assert record is not None
@@ -508,9 +500,7 @@ def test_tar_members_beside_the_record_are_found(tmp_path: Path) -> None:
 def test_an_index_that_lies_is_found(tmp_path: Path) -> None:
     root, _ = complete_store(str(tmp_path), make_info())
     index = pq.read_table(tmp_path / "index.parquet")
-    moved = index.set_column(
-        index.schema.names.index("offset"), index.schema.field("offset"), index["nbytes"]
-    )
+    moved = index.set_column(index.schema.names.index("offset"), index.schema.field("offset"), index["nbytes"])
     pq.write_table(moved, tmp_path / "index.parquet")
     write_manifest(root)
     report = verify(str(tmp_path))

@@ -105,9 +105,7 @@ def _look_into_deaths(context: RunContext, schedule: Schedule) -> None:
             context.observer.note(f"{probe.entry.id} was in work when a process died: trying it alone")
             died = child.died_of(probe.entry)
             if schedule.probed(probe, died=died):
-                context.observer.note(
-                    f"{probe.entry.id} killed its process every time and is recorded as failed"
-                )
+                context.observer.note(f"{probe.entry.id} killed its process every time and is recorded as failed")
 
 
 @contextmanager

@@ -51,9 +51,7 @@ class VideoAssembly:
     def finish(self, *, key: str, video_id: str, dtype: str, token_dim: int, meta: dict[str, Any]) -> Sample:
         """The sample; its token chunks can be read once. Raises VideoError: frames are missing, or tokens too many."""
         if self._received != len(self.frames):
-            raise VideoError(
-                "truncated", f"{self._received} of {len(self.frames)} sampled frames were decoded"
-            )
+            raise VideoError("truncated", f"{self._received} of {len(self.frames)} sampled frames were decoded")
         similarity = np.concatenate(self._similarity)
         levels = tuple(self._level(i, similarity) for i in range(len(self._thresholds)))
         return Sample(
@@ -74,9 +72,7 @@ class VideoAssembly:
             raise VideoError("too_large", f"{spool.rows} tokens do not fit int32 row splits")
         group_size, row_splits = groups_of(similarity, self._thresholds[number])
         if spool.rows != len(group_size):
-            raise ValueError(
-                f"{spool.rows} tokens were merged where the similarity map says {len(group_size)}"
-            )
+            raise ValueError(f"{spool.rows} tokens were merged where the similarity map says {len(group_size)}")
         return Level(
             threshold=self._thresholds[number],
             token_count=len(group_size),

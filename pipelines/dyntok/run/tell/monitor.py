@@ -148,9 +148,7 @@ class RunMonitor(RunObserver):
         while len(self._samples) > 2 and now - self._samples[1][0] >= RECENT_S:
             self._samples.popleft()
         then, videos_then, frames_then, seconds_then = self._samples[0]
-        return Recent(
-            now - then, videos - videos_then, frames - frames_then, difference(seconds, seconds_then)
-        )
+        return Recent(now - then, videos - videos_then, frames - frames_then, difference(seconds, seconds_then))
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
@@ -191,9 +189,7 @@ def check_metrics_file(path: str) -> Path:
             hint="name a local file that ends in .prom, as the node exporter wants",
         )
     if not file.absolute().parent.is_dir():
-        raise UsageError(
-            f"there is no folder {file.parent} for metrics", hint="make it, or leave --metrics-file out"
-        )
+        raise UsageError(f"there is no folder {file.parent} for metrics", hint="make it, or leave --metrics-file out")
     return file.absolute()
 
 

@@ -93,9 +93,7 @@ def _summary(content: dict[str, Any], shard: int, data: bytes) -> ShardSummary:
         frames=sum([row["frames"] for row in done]),
         seconds=sum([row["seconds"] for row in done]),
         patches=sum([row["patches"] for row in done]),
-        tokens={
-            name: sum([counts[name] for counts in tokens]) for name in sorted(tokens[0] if tokens else ())
-        },
+        tokens={name: sum([counts[name] for counts in tokens]) for name in sorted(tokens[0] if tokens else ())},
         nbytes=sum(file["bytes"] for file in content["files"]),
         failed=tuple(VideoRow(**row) for row in rows if row["status"] == FAILED),
         recovered=tuple(row["id"] for row in done if row["attempt"] > 1),

@@ -50,10 +50,7 @@ def failed_videos(out: str, *, shard: int | None = None) -> list[FailedVideo]:
     else:
         failures = latest_failures(Survey(root).summaries()).values()
         found = sorted(failures, key=lambda item: (item[0], item[1].position))
-    return [
-        FailedVideo(row.id, row.source, number, row.attempt, row.error_class, row.error)
-        for number, row in found
-    ]
+    return [FailedVideo(row.id, row.source, number, row.attempt, row.error_class, row.error) for number, row in found]
 
 
 def run_events(out: str, *, shard: int | None = None) -> Iterator[dict[str, Any]]:

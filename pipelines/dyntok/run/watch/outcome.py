@@ -44,9 +44,7 @@ def failed_rows(root: StoreRoot) -> dict[str, VideoRow]:
     return {key: row for key, (_, row) in latest_failures(Survey(root).summaries()).items()}
 
 
-def outcome(
-    plan: FrozenPlan, summaries: Sequence[ShardSummary], share: Set[int] | None = None
-) -> StoreTotals:
+def outcome(plan: FrozenPlan, summaries: Sequence[ShardSummary], share: Set[int] | None = None) -> StoreTotals:
     """Totals of a whole store; a retried video counts once, as its latest attempt ended.
 
     With `share`: of these shards, such as a job's. A video that the plan tries again later does not count there.

@@ -46,9 +46,7 @@ class Runs:
 
     def is_running(self, index: int) -> bool:
         """Whether a job works now."""
-        return any(job.index == index for job in self.held.jobs) or any(
-            run.job_index == index for run in self.live
-        )
+        return any(job.index == index for job in self.held.jobs) or any(run.job_index == index for run in self.live)
 
     @property
     def told(self) -> tuple[RunSnapshot, ...]:
@@ -64,8 +62,7 @@ class Runs:
         seconds = added_up([run.stage_seconds for run in self.told])
         frames = sum(run.frames for run in self.told)
         return tuple(
-            StageStatus(stage, value, frames / value if value > 0 else 0.0)
-            for stage, value in seconds.items()
+            StageStatus(stage, value, frames / value if value > 0 else 0.0) for stage, value in seconds.items()
         )
 
 
@@ -84,9 +81,7 @@ def read_runs(root: StoreRoot) -> Runs:
 def _latest(root: StoreRoot, held: Writers) -> list[RunSnapshot]:
     """Newest first: the newest run of all, and if it is a job of an array, the newest of each of its other jobs."""
     with suppress(StoreError):
-        states = sorted(
-            (f for f in log_files(root) if f.kind == "state"), key=lambda f: f.start, reverse=True
-        )
+        states = sorted((f for f in log_files(root) if f.kind == "state"), key=lambda f: f.start, reverse=True)
         newest = next((run for file in states if (run := _read(root, file)) is not None), None)
         if newest is None or newest.job is None:
             return [newest] if newest else []

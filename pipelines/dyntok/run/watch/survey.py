@@ -44,9 +44,7 @@ class Survey:
     def summaries(self, stamps: dict[int, Stamp] | None = None) -> list[ShardSummary]:
         """Of every shard that has a sound record, rising. `stamps` spares the listing to a caller that has it."""
         stamps = record_stamps(self._root) if stamps is None else stamps
-        self._seen = {
-            shard: (stamp, seen) for shard, (stamp, seen) in self._seen.items() if stamps.get(shard) == stamp
-        }
+        self._seen = {shard: (stamp, seen) for shard, (stamp, seen) in self._seen.items() if stamps.get(shard) == stamp}
         new = [shard for shard in stamps if shard not in self._seen]
         if new:
             self._read_logs()

@@ -41,9 +41,7 @@ class Place:
 # tars --------------------------------------------------------------------------------------------------------
 
 
-def digest_tar(
-    chunks: Iterable[bytes], record: CompletionRecord, file: FileDigest
-) -> tuple[FileDigest, list[Place]]:
+def digest_tar(chunks: Iterable[bytes], record: CompletionRecord, file: FileDigest) -> tuple[FileDigest, list[Place]]:
     """The digest of a shard's tar, and where it differs from `file`, which its record says it is; read once.
 
     What is behind the last video, or of no video that has a checksum, counts as the nearest one's.
@@ -107,9 +105,7 @@ def place_in_zarr(root: StoreRoot, info: DatasetInfo, record: CompletionRecord, 
     for chunk in broken:
         begin = first + chunk * spec.chunk_rows
         end = begin + spec.chunk_rows
-        places.append(
-            Place(f"{stored}, rows {begin} to {end - 1}", _touched(record, edges, spec, begin, end))
-        )
+        places.append(Place(f"{stored}, rows {begin} to {end - 1}", _touched(record, edges, spec, begin, end)))
     return places
 
 
@@ -129,9 +125,7 @@ def broken_chunks(data: bytes, spec: ColumnSpec) -> list[int] | None:
 
 
 def _is_sound(data: bytes) -> bool:
-    return len(data) > _CRC_BYTES and crc32c(data[:-_CRC_BYTES]) == int.from_bytes(
-        data[-_CRC_BYTES:], "little"
-    )
+    return len(data) > _CRC_BYTES and crc32c(data[:-_CRC_BYTES]) == int.from_bytes(data[-_CRC_BYTES:], "little")
 
 
 def _column_of(info: DatasetInfo, inside: str) -> tuple[ColumnSpec, str, int] | None:
@@ -155,9 +149,7 @@ def _edges(
     rows = record.done
     kind = spec.dimensions[0]
     if kind == "token":
-        level = next(
-            (t for t in info.level_thresholds[1:] if level_suffix(t) == folder), info.stored_threshold
-        )
+        level = next((t for t in info.level_thresholds[1:] if level_suffix(t) == folder), info.stored_threshold)
         counts = [row.tokens.get(threshold_name(level), 0) for row in rows]
     elif kind in ("frame", "row", "row_edge"):
         per_frame = 1 if kind == "frame" else info.grid.rows

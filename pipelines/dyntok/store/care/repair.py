@@ -113,12 +113,8 @@ class _Repair:
     def _mend(self, findings: tuple[Finding, ...]) -> None:
         paths = list(dict.fromkeys(finding.path for finding in findings))
         paths = [path for path in paths if not self._gathered_again(path, findings)]
-        superfluous = {
-            path for path in paths if _kinds(findings, path) == {"extra"} and shard_of_record(path) is None
-        }
-        shards = sorted(
-            {n for path in paths if path not in superfluous and (n := shard_of_path(path)) is not None}
-        )
+        superfluous = {path for path in paths if _kinds(findings, path) == {"extra"} and shard_of_record(path) is None}
+        shards = sorted({n for path in paths if path not in superfluous and (n := shard_of_path(path)) is not None})
         for shard in shards:
             self._drop_shard(shard)
         for path in paths:
@@ -183,9 +179,7 @@ class _Repair:
         if path == DATASET_FILE:
             self._note(path, "left", "restore it from a copy, or encode into another --out")
         elif path == PLAN_FILE:
-            self._set_aside(
-                path, "encode makes it again from the same inputs, with the settings of dataset.json"
-            )
+            self._set_aside(path, "encode makes it again from the same inputs, with the settings of dataset.json")
             self._commands.append(encode_command(self._root.url, INPUTS))
         elif path == MARKER_FILE:
             self._set_aside(path, "encode takes it from the model again")
@@ -230,9 +224,7 @@ class _Repair:
         paths = self._root.list(SET_ASIDE_FOLDER)
         if paths:
             self._root.remove_tree(SET_ASIDE_FOLDER)
-            self._note(
-                SET_ASIDE_FOLDER, "removed", f"the store is sound; {len(paths)} files had been set aside"
-            )
+            self._note(SET_ASIDE_FOLDER, "removed", f"the store is sound; {len(paths)} files had been set aside")
 
     def _is_left(self) -> bool:
         return any(item.what == "left" for item in self._done)

@@ -63,9 +63,7 @@ def _member_problems(root: StoreRoot, info: DatasetInfo, record: CompletionRecor
     offset = 0
     names: list[str] = []
     while (
-        member := parse_tar_header(
-            bytes(source.get(offset, BLOCK)), offset + BLOCK, source.size, source.where
-        )
+        member := parse_tar_header(bytes(source.get(offset, BLOCK)), offset + BLOCK, source.size, source.where)
     ) is not None:
         names.append(member.name)
         offset = member.next_header

@@ -43,9 +43,7 @@ from dyntok.store.signed import digest_file
 Progress = Callable[[int, int], None]
 
 
-def verify(
-    url: str, *, jobs: int = 1, deep: bool = True, on_progress: Progress | None = None
-) -> VerifyReport:
+def verify(url: str, *, jobs: int = 1, deep: bool = True, on_progress: Progress | None = None) -> VerifyReport:
     """Check a store against every digest it carries, and its parts against each other.
 
     An incomplete store (running or interrupted) is checked as far as it is committed.
@@ -208,9 +206,7 @@ class _Verification:
                 self._on_progress(self._bytes_done, max(self._bytes_done, self._bytes_total))
         return digest
 
-    def _uncommitted(
-        self, sizes: dict[str, int], info: DatasetInfo, records: dict[int, CompletionRecord]
-    ) -> None:
+    def _uncommitted(self, sizes: dict[str, int], info: DatasetInfo, records: dict[int, CompletionRecord]) -> None:
         """In an incomplete store, data without a record are no damage: the next run replaces them."""
         owned = {shard_data_path(shard, info.shard_format) for shard in records}
         owned |= {file.path for record in records.values() if (file := record.statistics) is not None}

@@ -52,9 +52,7 @@ class ByteSource:
     def get(self, offset: int, length: int) -> BytesLike:
         """`length` bytes from `offset`. Raises DamageError beyond the end of the file."""
         if offset < 0 or length < 0 or offset + length > self.size:
-            raise DamageError(
-                f"{self.where} has {self.size} bytes; its records lead to byte {offset + length}"
-            )
+            raise DamageError(f"{self.where} has {self.size} bytes; its records lead to byte {offset + length}")
         if self._view is not None:
             return self._view[offset : offset + length]
         return self._root.read_range(self._path, offset, length)
@@ -109,9 +107,7 @@ class TarShardReader(ShardReader):
     def _read_count(self, row: int, level: int) -> int:
         return self._member(row, level).specs["tokens"].shape[0]
 
-    def _read_splits(
-        self, row: int, level: int
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32] | None]:
+    def _read_splits(self, row: int, level: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32] | None]:
         part = self._member(row, level)
         scale = self._tensor(part, "token_scale") if self._info.dtype == "int8" else None
         return self._tensor(part, "row_splits"), scale
@@ -124,9 +120,7 @@ class TarShardReader(ShardReader):
         spec = part.specs["tokens"]
         row_bytes = spec.shape[1] * spec.numpy_dtype.itemsize
         piece = TensorSpec(spec.dtype, (end - begin, spec.shape[1]), 0, (end - begin) * row_bytes)
-        return view_tensor(
-            self._source.get(part.member.offset + spec.begin + begin * row_bytes, piece.end), piece
-        )
+        return view_tensor(self._source.get(part.member.offset + spec.begin + begin * row_bytes, piece.end), piece)
 
     def _read_whole(self, row: int, level: int) -> tuple[Array, npt.NDArray[np.uint8]]:
         """Both in one request."""

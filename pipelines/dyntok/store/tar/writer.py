@@ -60,9 +60,7 @@ class TarShardWriter(ShardWriter):
             self._member(sample, level, {}, True)
         return Written(main.offset, main.size, self._tar.stretch_checksum)
 
-    def _member(
-        self, sample: Sample, level: Level, before: dict[str, tuple[str, Array]], markers: bool
-    ) -> TarMember:
+    def _member(self, sample: Sample, level: Level, before: dict[str, tuple[str, Array]], markers: bool) -> TarMember:
         """One safetensors member. Wider dtypes stand first, so that all are aligned without holes."""
         tensors = dict(before)
         if markers:

@@ -35,9 +35,7 @@ class RootStore(Store):
             return False
         return (self._root.url, self._group) == (other._root.url, other._group)
 
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         data = await asyncio.to_thread(self._get, key, byte_range)
         return None if data is None else prototype.buffer.from_bytes(data)
 
@@ -97,9 +95,7 @@ class RootStore(Store):
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         top = f"{prefix.rstrip('/')}/" if prefix else ""
         names = {
-            key[len(top) :].split("/", 1)[0]
-            for key in await asyncio.to_thread(self._found)
-            if key.startswith(top)
+            key[len(top) :].split("/", 1)[0] for key in await asyncio.to_thread(self._found) if key.startswith(top)
         }
         for name in sorted(names):
             yield name

@@ -135,8 +135,7 @@ def check_array_metadata(metadata: Any, spec: ColumnSpec, where: str) -> int:
             "checksum": names[-1] != "crc32c" or index_names != ["bytes", "crc32c"],
             "transformer": bool(metadata.get("storage_transformers")),
             "fill value": metadata["fill_value"] != 0,
-            "keys": metadata["chunk_key_encoding"]
-            != {"name": "default", "configuration": {"separator": "/"}},
+            "keys": metadata["chunk_key_encoding"] != {"name": "default", "configuration": {"separator": "/"}},
         }
         if not any(problems.values()):
             row_size = spec.row_bytes // math.prod(spec.row_shape)

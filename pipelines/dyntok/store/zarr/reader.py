@@ -87,9 +87,7 @@ class ZarrShardReader(ShardReader):
         column = partial(_Column, root, self._path, group_store(root, self._path))
         self._video = {spec.name: column("", spec) for spec in video_columns(info)}
         folders = ["", *(level_suffix(threshold) for threshold in info.level_thresholds[1:])]
-        self._levels = [
-            {spec.name: column(folder, spec) for spec in level_columns(info)} for folder in folders
-        ]
+        self._levels = [{spec.name: column(folder, spec) for spec in level_columns(info)} for folder in folders]
         self._splits: dict[_Column, Array] = {}
 
     def json_edges(self) -> npt.NDArray[np.int64]:
@@ -111,9 +109,7 @@ class ZarrShardReader(ShardReader):
         first, last = self._tokens_of(row, level)
         return last - first
 
-    def _read_splits(
-        self, row: int, level: int
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32] | None]:
+    def _read_splits(self, row: int, level: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32] | None]:
         begin, end = self._tokens_of(row, level)
         columns = self._levels[level]
         first, last = self._grid_rows_of(row)

@@ -47,9 +47,7 @@ class _HashedFolder(LocalStore):
 
     def files(self, path: str) -> tuple[FileDigest, ...]:
         """Digests of what is there, in order, for a folder that will be `path` in the store."""
-        files = {
-            file.relative_to(self.root).as_posix(): file for file in self.root.rglob("*") if file.is_file()
-        }
+        files = {file.relative_to(self.root).as_posix(): file for file in self.root.rglob("*") if file.is_file()}
         return tuple(self._digest(key, files[key], f"{path}/{key}") for key in sorted(files))
 
     def _digest(self, key: str, file: Path, path: str) -> FileDigest:

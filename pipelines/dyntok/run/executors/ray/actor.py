@@ -273,8 +273,7 @@ def check_software(expected: dict[str, str]) -> None:
     changed = differences(expected, here)
     if changed:
         raise RunError(
-            f"{platform.node()} has other packages than the driver, which may change the result: "
-            f"{'; '.join(changed)}",
+            f"{platform.node()} has other packages than the driver, which may change the result: {'; '.join(changed)}",
             hint="use the same environment or image on every node",
         )
 

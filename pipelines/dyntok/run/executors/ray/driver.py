@@ -159,9 +159,7 @@ class Driver:
             self._start_failed(member, started, final=len(alive_nodes()) == 1)
             return
         member.started = started
-        self._context.log.write(
-            "actor", actor=member.number, node=started.node, pid=started.pid, device=started.device
-        )
+        self._context.log.write("actor", actor=member.number, node=started.node, pid=started.pid, device=started.device)
         if not self._any_started:
             self._any_started = True
             actors = "1 actor" if self._size == 1 else f"{self._size} actors"
@@ -281,9 +279,7 @@ class Driver:
             self._schedule.put_back(probe)
         elif self._schedule.probed(probe, died=True):
             self._context.log.write("quarantined", id=probe.entry.id, shard=probe.entry.shard)
-            self._context.observer.note(
-                f"{probe.entry.id} killed its process every time and is recorded as failed"
-            )
+            self._context.observer.note(f"{probe.entry.id} killed its process every time and is recorded as failed")
 
     def _forgiven(self, death: Death, probe: Probe, remains: Remains | None) -> bool:
         """Whether somebody killed the actor, which says nothing of the video; not for ever."""

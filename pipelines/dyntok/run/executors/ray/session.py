@@ -138,9 +138,7 @@ def _init(**settings: object) -> None:
         where = settings["address"]
         doing = "start Ray on this machine" if where == "local" else f"join the Ray cluster at {where}"
         text = str(error).strip().splitlines() or [type(error).__name__]
-        raise RunError(
-            f"cannot {doing}: {text[0]}", hint="`ray status` shows whether a cluster is there"
-        ) from error
+        raise RunError(f"cannot {doing}: {text[0]}", hint="`ray status` shows whether a cluster is there") from error
     finally:
         _restore(before)
 
