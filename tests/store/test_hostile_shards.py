@@ -201,6 +201,13 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, A
         read_forged(tmp_path, tensors)
 
 
+def test_tensors_in_another_order_are_refused(tmp_path: Path) -> None:
+    """Tokens and group sizes are read at once, and stand behind everything else."""
+    group_size = GOOD["group_size"]
+    with pytest.raises(DamageError, match="another order"):
+        read_forged(tmp_path, {"group_size": group_size, **GOOD})
+
+
 @pytest.mark.parametrize(
     "meta",
     [

@@ -98,6 +98,19 @@ def test_many_groups_of_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert [index.position(video_id) for video_id in ids] == list(range(8))
 
 
+def test_the_latest_attempt_with_an_outcome_counts(tmp_path: Path) -> None:
+    root, info = StoreRoot.open(str(tmp_path)), make_info()
+    info.save(root)
+    attempts = [make_plan(shard, ["v"], attempt=shard + 1) for shard in range(4)]
+    for entries, failed in zip(attempts, [("v",), ("v",), (), None], strict=True):
+        if failed is not None:
+            write_shard(root, info, entries, failed=failed)
+    build_index(root, [entry for entries in attempts for entry in entries])
+    index = StoreIndex.open(root)
+    shard, row = index.row(0)
+    assert (len(index), shard, row.attempt, row.status) == (1, 2, 3, "done")
+
+
 def test_videos_without_outcome_are_pending(tmp_path: Path) -> None:
     root = StoreRoot.open(str(tmp_path))
     make_info().save(root)

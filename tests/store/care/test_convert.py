@@ -208,3 +208,13 @@ def test_a_source_whose_plan_changed_just_now_is_not_called_damaged(
     with pytest.raises(StoreError, match="was written to just now") as caught:
         conversion.run()
     assert not isinstance(caught.value, DamageError) and "again" in str(caught.value.hint)
+
+
+def test_a_store_that_came_to_the_target_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    complete_store(str(tmp_path / "a"), make_info())
+    conversion = Conversion(str(tmp_path / "a"), str(tmp_path / "b"), "zarr")
+    other, _ = complete_store(str(tmp_path / "b"), make_info(shard_format="zarr", token_dim=5))
+    before = result_files(other)
+    with pytest.raises(StoreMismatchError, match="something else"):
+        conversion.run()
+    assert result_files(other) == before

@@ -8,7 +8,7 @@ import pytest
 
 from dyntok.store import CompletionRecord, RepairReport, StoreRoot, repair, verify, write_manifest
 from dyntok.store.names import is_ignored, shard_of_path
-from tests.support.samples import complete_store, file_bytes, make_info
+from tests.support.samples import complete_store, file_bytes, iter_records, make_info
 
 FORMATS = ["webdataset", "zarr"]
 
@@ -99,6 +99,32 @@ def test_a_damaged_shard_is_set_aside(url: str, shard_format: str, damage: str) 
     assert checked.ok and not checked.complete
     again = repair(url)
     assert again.ok and not again.mended and contents(root) == after, "a second repair has nothing to do"
+
+
+@pytest.mark.parametrize("shard_format", FORMATS)
+def test_a_repair_that_is_cut_short_leaves_no_record_without_its_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_format: str
+) -> None:
+    """It dies after its first file, its second, ..."""
+    move = StoreRoot.move
+    for most in range(3):
+        root, _ = complete_store(str(tmp_path / str(most)), make_info(shard_format=shard_format))
+        ruin(root, max(root.sizes("shards"), key=root.size))
+        moved: list[str] = []
+
+        def some(root: StoreRoot, path: str, to: str, most: int = most, moved: list[str] = moved) -> None:
+            if len(moved) == most:
+                raise KeyboardInterrupt
+            moved.append(path)
+            move(root, path, to)
+
+        monkeypatch.setattr(StoreRoot, "move", some)
+        with pytest.raises(KeyboardInterrupt):
+            repair(str(tmp_path / str(most)))
+        monkeypatch.undo()
+        assert len(moved) == most
+        for record in iter_records(root):
+            assert all(root.exists(file.path) for file in record.files)
 
 
 def test_what_was_set_aside_goes_when_the_store_is_sound(url: str) -> None:

@@ -251,6 +251,35 @@ def test_chunks_of_a_zarr_array_are_told_apart(tmp_path: Path) -> None:
     assert finding.videos == ("a", "b", "c", "d")
 
 
+def test_an_edge_belongs_to_the_videos_on_both_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefix sums in chunks of one: the third says where the second video ends and the third begins."""
+    monkeypatch.setattr("dyntok.store.zarr.format._CHUNK_BYTES", 8)
+    info = make_info(shard_format="zarr")
+    root = StoreRoot.open(str(tmp_path))
+    info.save(root)
+    entries = make_plan(0, ["a", "b", "c", "d"])
+    write_plan(root, entries)
+    write_shard(root, info, entries)
+    path = "shards/shard-000000.zarr/video_splits/c/0"
+    data = root.read_bytes(path)
+    index = np.frombuffer(data[-64 * 16 - 4 : -4], "<u8").reshape(64, 2)
+    for chunk, videos in ((0, ("a",)), (1, ("a", "b")), (2, ("b", "c")), (4, ("d",))):
+        changed = bytearray(data)
+        changed[int(index[chunk][0]) + 5] ^= 1
+        root.write_atomic(path, bytes(changed))
+        (finding,) = verify(str(tmp_path), deep=False).findings
+        assert finding.videos == videos, chunk
+
+
+def test_extra_files_of_a_shard_are_found_before_the_store_is_complete(tmp_path: Path) -> None:
+    root, _ = complete_store(str(tmp_path), make_info(shard_format="zarr"))
+    root.remove("manifest.json")
+    path = "shards/shard-000001.zarr/tokens/c/7/0"
+    root.write_atomic(path, b"x")
+    report = verify(str(tmp_path), deep=False)
+    assert [(finding.kind, finding.path) for finding in report.findings] == [("extra", path)]
+
+
 @pytest.mark.parametrize("shard_format", ALL_FILES)
 def test_deep_looks_survive_any_damage(tmp_path: Path, shard_format: str) -> None:
     """Whatever a file is turned into, the report names it; nothing raises."""
@@ -467,7 +496,7 @@ def nan_map(sample):
         ("nested", first_level(tokens=not_finite), "not finite"),
         ("nested", flat_map, "similarity map gives"),
         ("nested", nan_map, "outside"),
-        ("explicit", last_level(group_size=rotated), "not nested|group_size contradicts"),
+        ("explicit", last_level(group_size=rotated), "group_size contradicts"),
         ("explicit", last_level(tokens=not_finite), "threshold 0.4: a token is not finite"),
     ],
 )

@@ -87,40 +87,30 @@ def _video_problems(reader: ShardReader, info: DatasetInfo, row: VideoRow) -> It
         yield f"its record counts {row.patches} patches, the similarity map has {head.similarity.size}"
     if (head.frames.frame_index < 0).any() or not np.isfinite(head.frames.frame_pts).all():
         yield "a frame has a negative number or no finite time"
-    finest: set[int] | None = None
-    for level in range(len(info.level_thresholds)):
-        ends, problems = _level_problems(reader, info, head, row.row, level)
-        yield from (f"at threshold {info.level_thresholds[level]:g}: {problem}" for problem in problems)
-        finest = ends if finest is None else finest
-        if not ends <= finest:
-            yield f"the groups at threshold {info.level_thresholds[level]:g} are not nested in the finest"
+    # Groups that follow from the map fill its rows, and those of a lower threshold are nested in the finest.
+    for level, threshold in enumerate(info.level_thresholds):
+        for problem in _level_problems(reader, info, head, row.row, level):
+            yield f"at threshold {threshold:g}: {problem}"
 
 
 def _level_problems(
     reader: ShardReader, info: DatasetInfo, head: VideoHead, row: int, level: int
-) -> tuple[set[int], list[str]]:
-    """Where each group ends, counted in patches, and what is wrong."""
+) -> Iterator[str]:
     groups = reader.groups(row, level)
-    problems = []
     count = 0
     finite = True
     for chunk in reader.token_chunks(row, level):
         count += len(chunk)
         finite = finite and all_finite(chunk, info.dtype)
     if not finite:
-        problems.append("a token is not finite")
+        yield "a token is not finite"
     problem = groups_problem(head.similarity, groups, count, info.dtype)
     if problem:
-        problems.append(problem)
-    ends = np.cumsum(groups.group_size, dtype=np.int64)
-    per_row = head.grid.cols * np.arange(1, head.frame_count * head.grid.rows + 1)
-    if not problem and not np.array_equal(ends[groups.row_splits[1:] - 1], per_row):
-        problems.append("group sizes do not add up to the columns of each row")
+        yield problem
     if info.layout == "explicit" and not np.array_equal(
         reader.row_marker_index(row, level), marker_index(groups.row_splits)
     ):
-        problems.append("row_marker_index contradicts row_splits")
-    return set(ends.tolist()), problems
+        yield "row_marker_index contradicts row_splits"
 
 
 def _statistics_problem(
