@@ -19,9 +19,7 @@ def test_it_names_every_file_but_itself_and_what_belongs_to_running(tmp_path: Pa
         (tmp_path / path).write_text("x")
     written = write_manifest(root)
     assert written == Manifest.load(root)
-    expected = [
-        path for path in root.list() if not path.startswith((".", "logs/")) and path != "manifest.json"
-    ]
+    expected = [path for path in root.list() if not path.startswith((".", "logs/")) and path != "manifest.json"]
     assert list(written.files) == [digest_file(root, path) for path in expected]
 
 

@@ -93,9 +93,7 @@ def _video_problems(reader: ShardReader, info: DatasetInfo, row: VideoRow) -> It
             yield f"at threshold {threshold:g}: {problem}"
 
 
-def _level_problems(
-    reader: ShardReader, info: DatasetInfo, head: VideoHead, row: int, level: int
-) -> Iterator[str]:
+def _level_problems(reader: ShardReader, info: DatasetInfo, head: VideoHead, row: int, level: int) -> Iterator[str]:
     groups = reader.groups(row, level)
     count = 0
     finite = True
