@@ -19,6 +19,7 @@ EXPECTED = frozenset(
         "no chromium on this machine",
         "the file system of the temporary folder has no sparse files",
         "pip install 'dyntok[docs]'",
+        "gcsfs is not installed",
     }
 )
 
