@@ -37,13 +37,14 @@ class Part:
 
 
 PARTS = {
-    "merging": Part(files=("merging/*.py",), tests=("tests/merging",)),
+    "merging": Part(files=("boundaries.py", "merging/*.py"), tests=("tests/merging", "tests/test_boundaries.py")),
     "store": Part(
         files=("store/samples.py", "store/completion.py", "store/signed.py", "store/names.py"),
         tests=(
             "tests/store/test_commit.py",
             "tests/store/test_hostile_shards.py",
             "tests/store/test_names.py",
+            "tests/store/test_samples.py",
             "tests/store/test_signed.py",
             "tests/store/test_write_read.py",
         ),
