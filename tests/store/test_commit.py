@@ -143,6 +143,14 @@ def test_newer_formats_are_named(root: StoreRoot) -> None:
     assert "upgrade" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("version", [0, "1", None, 1.5])
+def test_a_version_that_never_was_is_damage(root: StoreRoot, version: object) -> None:
+    record, _ = write_shard(root, make_info(), make_plan(0, ["a"]))
+    root.write_atomic(RECORD, sign({**unsign(record.to_bytes(), "x"), "format_version": version}))
+    with pytest.raises(DamageError, match="no valid format version"):
+        CompletionRecord.load_strict(root, 0)
+
+
 def test_a_flipped_bit_in_the_version_is_damage(root: StoreRoot) -> None:
     make_info().save(root)
     data = root.read_bytes("dataset.json")
