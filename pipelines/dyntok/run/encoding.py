@@ -73,7 +73,6 @@ def encode(
         RunMonitor(root, clock, name=name, job=job, metrics_file=metrics) as monitor,
     ):
         told = Observers(monitor, observer or RunObserver())
-        root.clear_scratch()
         with clock.measure("plan"):
             spec, info, plan = agree(root, asked, told)
             share = plan.shard_numbers if job is None else job.shards(plan.shard_numbers)

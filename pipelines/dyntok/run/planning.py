@@ -58,7 +58,6 @@ def freeze(
     asked = Asked(inputs, resolve_precision(config), extend=extend, retry_failed=retry_failed)
     root = StoreRoot.open(out, create=True)
     with store_lock(root):
-        root.clear_scratch()
         spec, info, plan = agree(root, asked, observer or RunObserver())
         with plan:
             return _report(plan, asked.config, spec, info, probe)

@@ -63,6 +63,8 @@ class Asked:
 def agree(root: StoreRoot, asked: Asked, observer: RunObserver) -> tuple[ModelSpec, DatasetInfo, FrozenPlan]:
     """The model's description, what `dataset.json` says, and the frozen plan; the caller holds the store's lock.
 
+    Clears its scratch, but nothing in a folder that is no store.
+
     However many jobs come here at one moment, they leave with the same plan.
 
     Raises:
@@ -71,6 +73,7 @@ def agree(root: StoreRoot, asked: Asked, observer: RunObserver) -> tuple[ModelSp
     """
     config = asked.config
     _refuse_foreign(root)
+    root.clear_scratch()
     spec = describe_model(config.model, space=config.space, revision=config.revision)
     wanted = dataset_info(config, spec)
     if root.exists(PLAN_FILE):

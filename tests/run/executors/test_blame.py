@@ -70,8 +70,8 @@ def left_by_a_dead_run(out: Path) -> Path:
     ("encoder", "error", "said"),
     [
         (poison.FullEncoder, RunError, "not enough memory: CUDA out of memory"),
-        (poison.FailingEncoder, RunError, "the device failed: CUDA error"),
-        (poison.RaisingEncoder, ValueError, "met magenta"),
+        pytest.param(poison.FailingEncoder, RunError, "the device failed: CUDA error", marks=pytest.mark.slow),
+        pytest.param(poison.RaisingEncoder, ValueError, "met magenta", marks=pytest.mark.slow),
     ],
 )
 def test_an_error_ends_the_run_and_blames_no_video(
