@@ -41,12 +41,10 @@ PARTS = {
     "store": Part(
         files=("store/samples.py", "store/completion.py", "store/signed.py", "store/names.py"),
         tests=(
-            "tests/store/test_commit.py",
-            "tests/store/test_hostile_shards.py",
+            "tests/store/test_completion.py",
             "tests/store/test_names.py",
             "tests/store/test_samples.py",
             "tests/store/test_signed.py",
-            "tests/store/test_write_read.py",
         ),
     ),
     "cursor": Part(

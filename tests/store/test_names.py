@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dyntok.errors import StoreError
 from dyntok.store import StoreRoot, sample_key, threshold_name
-from dyntok.store.names import check_path, level_suffix, shard_of_record
+from dyntok.store.names import (
+    check_path,
+    is_ignored,
+    level_suffix,
+    record_path,
+    shard_data_path,
+    shard_of_path,
+    shard_of_record,
+    shard_of_statistics,
+    statistics_path,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +67,23 @@ def test_keys_differ_where_ids_do_even_without_case(ids: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a/", "a\\b", "C:/x", "a\0b", ".."]
+    ("video_id", "slug"),
+    [
+        ("a/b c.mp4", "a-b-c-mp4"),
+        ("Zoë_Æ7.mp4", "Zoe_7-mp4"),
+        ("(0..9)", "0-9"),
+        ("x" * 60 + "y" * 47, "x" + "y" * 47),
+        ("视频", ""),
+        ("\udcff", ""),
+    ],
+)
+def test_a_key_is_the_end_of_the_id_and_its_digest(video_id: str, slug: str) -> None:
+    digest = hashlib.sha256(video_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    assert sample_key(video_id) == (f"{slug}-{digest}" if slug else digest)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/etc/passwd", "../x", "a/../b", "a//b", "./a", "a/", "a\\b", "C:/x", "c:x", "a\0b", ".."]
 )
 def test_paths_outside_the_store_are_refused(path: str, tmp_path) -> None:
     with pytest.raises(StoreError, match="not a path inside a store"):
@@ -75,3 +102,26 @@ def test_only_records_are_records() -> None:
         "shards/shard-000001.tar",
     ):
         assert shard_of_record(path) is None
+
+
+@given(st.integers(0, 10**9 - 1))
+@example(10**6)
+def test_every_path_of_a_shard_names_it(shard: int) -> None:
+    stem = f"shards/shard-{str(shard).rjust(6, '0')}"
+    tar, group = shard_data_path(shard, "webdataset"), shard_data_path(shard, "zarr")
+    paths = (record_path(shard), statistics_path(shard), tar, group)
+    assert paths == (f"{stem}.json", f"{stem}.stats", f"{stem}.tar", f"{stem}.zarr")
+    for path in (*paths, f"{group}/tokens/c/0/0"):
+        assert check_path(path) == path and not is_ignored(path)
+        assert shard_of_path(path) == shard
+        assert shard_of_record(path) == (shard if path == f"{stem}.json" else None)
+        assert shard_of_statistics(path) == (shard if path == f"{stem}.stats" else None)
+    for path in (f"{tar}/x", f"{stem}", f"{stem}.jsonl", f"x/{tar}", f"{stem}.zarrs/x", tar.replace("-", "-0")):
+        assert shard_of_path(path) is None
+
+
+def test_logs_temporary_files_and_what_was_set_aside_are_no_part_of_a_store() -> None:
+    for path in (".lock", ".tmp/x", ".tmp/a/b", "logs/run/x.jsonl", ".set-aside/shards/x"):
+        assert is_ignored(path)
+    for path in ("dataset.json", "shards/logs/x", "shards/.lock", ".lock/x", "a/.tmp/b", "logs.json", "x/logs"):
+        assert not is_ignored(path)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dyntok.errors import DamageError
-from dyntok.records import PlanEntry, SourceRef
-from dyntok.store import plan_digest
-from dyntok.store.signed import HEAD_BYTES, canonical_json, leading_digest, sign, unsign, unsign_compact
+from dyntok.records import FileDigest, PlanEntry, SourceRef
+from dyntok.store import StoreRoot, plan_digest
+from dyntok.store.signed import (
+    HEAD_BYTES,
+    canonical_json,
+    digest_bytes,
+    digest_file,
+    digest_path,
+    files_from_json,
+    files_json,
+    leading_digest,
+    sign,
+    unsign,
+    unsign_compact,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -51,6 +66,78 @@ def test_what_does_not_begin_with_its_digest_takes_the_slow_way() -> None:
     assert leading_digest(b"") is None
 
 
+@given(content=st.dictionaries(TEXT, JSON, max_size=4), indent=st.none() | st.integers(0, 4))
+def test_files_are_canonical_json_with_a_digest_of_the_rest(content: dict[str, Any], indent: int | None) -> None:
+    """Sorted, in UTF-8; indented for people to read, where the digest is that of the compact form all the same."""
+    content.pop("digest", None)
+    separators = (",", ":") if indent is None else (",", ": ")
+    options = {"sort_keys": True, "ensure_ascii": False, "indent": indent, "separators": separators}
+    assert canonical_json(content, indent=indent) == json.dumps(content, **options).encode()
+    signed = {**content, "digest": hashlib.sha256(canonical_json(content)).hexdigest()}
+    data = sign(content, indent=indent)
+    assert data == json.dumps(signed, **options).encode() + b"\n"
+    assert unsign(data, "here", indent=indent) == content
+    with pytest.raises(DamageError, match="here"):
+        unsign(data, "here", indent=5 if indent is None else None)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud800"])
+def test_what_is_no_json_is_not_written(value: object) -> None:
+    with pytest.raises(ValueError):
+        sign({"x": value})
+
+
+def with_digest(body: bytes) -> bytes:
+    """A file that begins with the digest of what follows, whatever that is."""
+    return b'{"digest":"' + hashlib.sha256(b"{" + body).hexdigest().encode() + b'",' + body + b"\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"7\n",
+        b"{}\n",
+        b'{"a":1}\n',
+        b"[" * 100_000,
+        b'{"digest":"' + b"\xff" * 64 + b'","a":1}\n',
+        with_digest(b'"a":1'),
+        with_digest(b"garbage}"),
+        with_digest(b'"a":1}')[:-1] + b" ",
+        with_digest(b'"a":1}').replace(b',"a"', b';"a"'),
+        with_digest(b'"a":1}').replace(b'",', b"',"),
+    ],
+)
+def test_what_was_never_signed_is_damage(data: bytes) -> None:
+    assert unsign_compact(data) is None
+    for indent in (None, 2):
+        with pytest.raises(DamageError, match="here"):
+            unsign(data, "here", indent=indent)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20 - 1, 2**20, 2**21 + 1])
+def test_a_file_has_one_digest_wherever_it_is(tmp_path: Path, size: int) -> None:
+    root = StoreRoot.open(str(tmp_path))
+    data = bytes(range(251)) * (size // 251) + bytes(size % 251)
+    root.write_atomic("some/file", data)
+    expected = FileDigest("some/file", size, hashlib.sha256(data).hexdigest())
+    assert digest_bytes("some/file", data) == expected
+    assert digest_file(root, "some/file") == expected
+    assert digest_path(tmp_path / "some" / "file", "some/file") == expected
+    assert files_json([expected]) == [{"path": "some/file", "bytes": size, "sha256": expected.sha256}]
+    assert files_from_json(files_json([expected, expected])) == (expected, expected)
+
+
+@pytest.mark.parametrize("change", [{"path": 3}, {"bytes": True}, {"bytes": "1"}, {"bytes": 1.0}, {"sha256": None}])
+def test_entries_of_files_have_their_types(change: dict[str, object]) -> None:
+    good = {"path": "a", "bytes": 1, "sha256": "0"}
+    with pytest.raises(TypeError):
+        files_from_json([good, {**good, **change}])
+    with pytest.raises(KeyError):
+        files_from_json([{name: value for name, value in good.items() if name not in change}])
+
+
 @given(
     video_id=TEXT,
     source=TEXT,
@@ -62,8 +149,6 @@ def test_what_does_not_begin_with_its_digest_takes_the_slow_way() -> None:
 def test_the_digest_of_plan_rows_is_that_of_their_canonical_json(
     video_id: str, source: str, size: int | None, fingerprint: str | None, extra: str, attempt: int
 ) -> None:
-    import hashlib
-
     entry = PlanEntry(7, 3, video_id, source, SourceRef("/x"), size, fingerprint, extra, attempt)
     row = [7, 3, video_id, source, size, fingerprint, extra, attempt]
     assert plan_digest([entry]) == hashlib.sha256(canonical_json(row) + b"\n").hexdigest()
