@@ -192,6 +192,26 @@ def test_chunks_are_what_was_announced() -> None:
     assert all_finite(np.full((3, 4), -1, np.int8), "int8"), "whose bits would be infinite as a float's"
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_one_bad_number_is_found_wherever_it_is(dtype: str, value: float) -> None:
+    """The numbers are looked at in blocks; the last is a short one."""
+    largest = {"bfloat16": 3e38, "float16": 65504, "float32": 3.4e38}[dtype]
+    count = 3 * 2**16 + 10
+    for place in (0, 2**16 - 1, 2**16, count - 1):
+        numbers = np.full((count, 1), -largest, np.float32)
+        assert all_finite(stored(numbers, dtype), dtype)
+        numbers[place] = value
+        assert not all_finite(stored(numbers, dtype), dtype)
+    assert all_finite(np.empty((0, 8), stored(numbers, dtype).dtype), dtype)
+
+
+def stored(numbers: Array, dtype: str) -> Array:
+    if dtype == "bfloat16":
+        return (numbers.view(np.uint32) >> 16).astype(np.uint16)
+    return numbers.astype(dtype)
+
+
 def test_row_markers_count_beyond_32_bits() -> None:
     marker = marker_index(np.array([0, 2, 5, 2**31 - 1], np.int32))
     assert marker.dtype == np.int64 and marker.tolist() == [2, 6, 2**31 + 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def with_digest(body: bytes) -> bytes:
         with_digest(b'"a":1'),
         with_digest(b"garbage}"),
         with_digest(b'"a":1}')[:-1] + b" ",
-        with_digest(b'"a":1}').replace(b',"a"', b';"a"'),
+        with_digest(b',"a":1}').replace(b'",,', b'" ,'),
         with_digest(b'"a":1}').replace(b'",', b"',"),
     ],
 )
@@ -127,6 +128,18 @@ def test_a_file_has_one_digest_wherever_it_is(tmp_path: Path, size: int) -> None
     assert digest_path(tmp_path / "some" / "file", "some/file") == expected
     assert files_json([expected]) == [{"path": "some/file", "bytes": size, "sha256": expected.sha256}]
     assert files_from_json(files_json([expected, expected])) == (expected, expected)
+
+
+def test_a_large_file_is_read_in_pieces(tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2**25)
+    tracemalloc.start()
+    try:
+        digests = (digest_file(StoreRoot.open(str(tmp_path)), "large"), digest_path(tmp_path / "large", "large"))
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+    assert digests[0] == digests[1] and digests[0].bytes == 2**25
 
 
 @pytest.mark.parametrize("change", [{"path": 3}, {"bytes": True}, {"bytes": "1"}, {"bytes": 1.0}, {"sha256": None}])
