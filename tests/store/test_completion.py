@@ -161,7 +161,7 @@ class WaitingRoot(StoreRoot):
     """An object store that answers when 16 have asked."""
 
     def read_if_there(self, path: str, max_bytes: int = 0) -> bytes | None:
-        self.crowd.wait(timeout=60)
+        self.crowd.wait(timeout=20)
         return super().read_if_there(path, max_bytes)
 
 
