@@ -60,11 +60,12 @@ def kill_until_done(corpus: Path, out: Path, kills: int, seconds: float, seed: i
 
 
 @pytest.mark.slow
-def test_killed_ten_times_equals_uninterrupted(
+@pytest.mark.timeout(900)
+def test_killed_twenty_times_equals_uninterrupted(
     corpus: Path, uninterrupted: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
     expected, seconds = uninterrupted
-    kill_until_done(corpus, tmp_path / "out", 10, seconds, seed=1)
+    kill_until_done(corpus, tmp_path / "out", 20, seconds, seed=1)
     assert result_digests(tmp_path / "out") == expected
     assert verify(str(tmp_path / "out")).ok
 

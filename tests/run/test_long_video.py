@@ -14,12 +14,12 @@ from tests.support.runs import command, environment
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_ninety_minutes_take_the_memory_of_one(carphone: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(1500)
+def test_three_hours_take_the_memory_of_one_minute(carphone: Path, tmp_path: Path) -> None:
     peaks = {}
-    for name, seconds in (("minute", 60), ("film", 90 * 60 + 20)):
+    for name, seconds in (("minute", 60), ("hours", 3 * 3600 + 20)):
         video = tmp_path / f"{name}.mp4"
-        loop_clip(carphone, video, seconds)
+        loop_clip(carphone, video, seconds, slower=3)
         arguments = ["encode", video, "--out", tmp_path / name, "--model", "demo", "--fps", "1"]
         flags = [
             "--thresholds",
@@ -29,12 +29,12 @@ def test_ninety_minutes_take_the_memory_of_one(carphone: Path, tmp_path: Path) -
             "--decode-workers",
             "1",
             "--decode-timeout-s",
-            "600",
+            "1200",
         ]
         peaks[name], result = peak_tree_bytes(command(*arguments, *flags), environment())
         assert result.returncode == 0, result.stdout
-    frames = dyntok.open(tmp_path / "film")["film.mp4"].frame_count
-    print(f"peak: {peaks['minute'] / 2**20:.0f} MiB for a minute, {peaks['film'] / 2**20:.0f} MiB for {frames} frames")
-    assert frames >= 90 * 60
-    assert verify(str(tmp_path / "film")).ok
-    assert peaks["film"] < 1.2 * peaks["minute"]
+    frames = dyntok.open(tmp_path / "hours")["hours.mp4"].frame_count
+    print(f"peak: {peaks['minute'] / 2**20:.0f} MiB for a minute, {peaks['hours'] / 2**20:.0f} MiB for {frames} frames")
+    assert frames >= 10_800
+    assert verify(str(tmp_path / "hours")).ok
+    assert peaks["hours"] < 1.2 * peaks["minute"]
