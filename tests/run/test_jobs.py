@@ -24,6 +24,7 @@ from dyntok.run.prepare import Asked, agree
 from dyntok.run.tell.observer import RunObserver
 from dyntok.store import StoreRoot, verify
 from tests.support.runs import command, demo_config, environment
+from tests.support.warm import WarmPopen
 
 FLAGS = ("--model", "demo", "--frames", "4", "--batch-size", "4", "--shard-size", "200KB", "--device", "cpu")
 CONFIG = demo_config(shard_size="200KB", decode_workers=1)
@@ -65,7 +66,7 @@ def contents(url: str | Path) -> dict[str, str]:
 
 
 def start(corpus: Path, out: Path, index: int, count: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+    return WarmPopen(
         command(
             "encode",
             corpus,

@@ -29,6 +29,7 @@ from tests.support.faulty_fs import Fault, FaultyFileSystem, denied, faulty_stor
 from tests.support.faulty_http import FaultyProxy
 from tests.support.runs import command, demo_config, environment, result_digests, run_command
 from tests.support.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, open_uploads, plain_s3, s3_server, stored_parts
+from tests.support.warm import WarmPopen
 
 CLIPS = ("bikes.mp4", "carphone_pristine.mp4")
 OUT = f"s3://{BUCKET}/tokens"
@@ -317,7 +318,7 @@ def test_killed_in_the_middle_of_an_upload_and_resumed(
     arrived = threading.Event()
     s3.add("stall", method="PUT", path="partNumber=2", action=arrived.set)
     arguments = [sys.executable, "-c", KILLED, "encode", *inputs, "--out", OUT, *BIG]
-    with subprocess.Popen(
+    with WarmPopen(
         arguments,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -336,8 +337,9 @@ def test_killed_in_the_middle_of_an_upload_and_resumed(
     assert status(OUT).state == "planned" and verify(OUT).ok
 
     s3.clear()
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(), check=False)
-    assert done.returncode == 0, done.stderr
+    with WarmPopen(arguments, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        _, errors = process.communicate()
+    assert process.returncode == 0, errors
     assert s3.count("PUT", "partNumber") >= 3
     assert digests(OUT) == expected
     assert not open_uploads(), "parts were left behind"
@@ -348,7 +350,7 @@ def test_an_interrupt_takes_the_upload_back(s3: FaultyProxy, clip_folder: Path, 
     inputs = [str(clip_folder / name) for name in CLIPS]
     program = [sys.executable, "-c", KILLED, "encode", *inputs, "--out", OUT, *BIG]
     arguments = [*program, "--grace-period", "0"]  # else the shard in work would be committed
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+    with WarmPopen(arguments, stderr=subprocess.PIPE, text=True, env=environment()) as process:
 
         def interrupt() -> None:
             process.send_signal(signal.SIGTERM)

@@ -10,7 +10,7 @@ import psutil
 
 
 def peak_tree_bytes(
-    arguments: Sequence[str], environment: dict[str, str], interval_s: float = 0.05
+    arguments: Sequence[str], environment: dict[str, str], interval_s: float = 0.1
 ) -> tuple[int, subprocess.CompletedProcess[bytes]]:
     """Run a command; the largest sum of proportional set sizes (shared pages count once) over its process tree."""
     peak = 0

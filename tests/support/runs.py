@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dyntok.config import EncodeConfig
+from tests.support.warm import WarmPopen
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,10 +47,14 @@ def environment() -> dict[str, str]:
 
 
 def run_command(*arguments: object, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=timeout_s, env=environment(), check=False
-    )
+    """Run a command to its end, in a process of its own that has imported what it needs."""
+    words, pipe = command(*arguments), subprocess.PIPE
+    with WarmPopen(words, stdout=pipe, stderr=pipe, text=True, env=environment()) as process:
+        try:
+            said, errors = process.communicate(timeout=timeout_s)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(words, process.returncode, said, errors)
 
 
 def result_digests(out: Path) -> dict[str, str]:

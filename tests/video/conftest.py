@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ from dyntok.video.index import FrameIndex, build_frame_index
 from tests.support.clips import make_clip
 
 Clip = Callable[[str], Path]
+new_interpreters = subprocess.Popen
+
+
+@pytest.fixture(scope="package", autouse=True)
+def real_boots() -> Iterator[None]:
+    """Here decode processes are the subject."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", new_interpreters)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pytest
 
 from dyntok.run import encode
 from dyntok.store import verify
-from tests.run.executors.test_ray import SETTINGS, Watcher, by_ray, events
+from tests.support.ray_runs import SETTINGS, Watcher, by_ray, events
 from tests.support.runs import command, copied_clips, demo_config, environment, result_digests, run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
