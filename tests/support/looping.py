@@ -8,7 +8,7 @@ import av
 
 
 def loop_clip(source: Path, target: Path, seconds: float, slower: int = 1, **format_options: str) -> int:
-    """Repeat the packets of `source`, so much slower, until `target` is at least so long; gives the number of frames."""
+    """Repeat the packets of `source`, so much slower, until `target` is so long; gives the number of frames."""
     with av.open(str(source)) as given:
         stream = given.streams.video[0]
         packets = [(p.pts * slower, p.dts * slower, bytes(p), p.is_keyframe) for p in given.demux(stream) if p.size]
