@@ -17,7 +17,9 @@ from tests.support.runs import command, demo_config, environment, result_digests
 from tests.support.warm import WarmBoots, WarmPopen
 
 PROGRAM = """
-import os, signal, sys
+import atexit, os, signal, sys, threading, time
+atexit.register(lambda: print("at the end"))
+threading.Thread(target=lambda: (time.sleep(0.3), print("in a thread"))).start()
 print(sys.argv, os.getcwd(), sorted(os.environ.items()), os.getpgid(0) == os.getpid(), os.getppid(), __name__)
 print(sys.stdin.read(), os.read(int(sys.argv[1]), 9), signal.getsignal(signal.SIGINT))
 print([number for number in range(999) if os.path.exists(f"/proc/self/fd/{number}")])
@@ -53,6 +55,7 @@ def test_it_begins_and_ends_as_a_new_interpreter(tmp_path: Path, session: bool) 
         os.close(given)
     assert ends[0] == ends[1]
     assert ends[1][1:] == ("an error\n", 7) and "by a file b'by a pipe'" in ends[1][0]
+    assert ends[1][0].endswith("in a thread\nat the end\n")
 
 
 def test_it_is_a_child_that_can_be_killed_and_waited_for() -> None:

@@ -7,6 +7,7 @@ decode processes as its subject (`tests/video`) starts real ones.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import os
@@ -176,6 +177,9 @@ def _run(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
     except BaseException:  # noqa: BLE001 - a fork must never run on into the code of its parent
         traceback.print_exc()
     finally:
+        # As an interpreter ends: threads first, then what was registered.
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
