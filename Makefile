@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LMMS := .venv-lmms
 RIVALS := .venv-bench
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SPREAD ?= -n 2 --dist loadfile --no-loadscope-reorder
 export HF_HUB_OFFLINE ?= 1
 

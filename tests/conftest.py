@@ -58,6 +58,14 @@ def warm_boots() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def real_boots() -> Iterator[None]:
+    """New interpreters all the same, where the processes of a run are the subject."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", WarmBoots.__mro__[1])
+        yield
+
+
 @pytest.fixture(scope="session")
 def clip_folder() -> Path:
     """Folder of four real clips: bikes.mp4, bigbuckbunny.mp4, carphone_{pristine,distorted}.mp4."""

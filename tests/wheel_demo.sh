@@ -8,7 +8,7 @@ trap 'rm -rf "$work"' EXIT
 
 "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$work/dist" "$root"
 "$python" -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile -c "$root/constraints.txt" \
+"$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" \
   "$(echo "$work"/dist/dyntok-*.whl)[demo]"
 
 mkdir -p "$work/foreign/pipelines"

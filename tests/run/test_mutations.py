@@ -22,6 +22,7 @@ from tests.run.test_bad_inputs import rows_of
 from tests.support.mutations import BASES, MUTATIONS, mutants
 from tests.support.runs import demo_config, environment
 
+pytestmark = pytest.mark.usefixtures("real_boots")
 TIMEOUT_S = 20.0
 MARK = "DYNTOK_TEST_OFFSPRING"
 

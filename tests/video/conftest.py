@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,11 @@ from dyntok.video.index import FrameIndex, build_frame_index
 from tests.support.clips import make_clip
 
 Clip = Callable[[str], Path]
-new_interpreters = subprocess.Popen
 
 
-@pytest.fixture(scope="package", autouse=True)
-def real_boots() -> Iterator[None]:
+@pytest.fixture(scope="module", autouse=True)
+def real_processes(real_boots: None) -> None:
     """Here decode processes are the subject."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "Popen", new_interpreters)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -165,8 +165,8 @@ def test_a_video_whose_process_is_killed_every_time_ends(pool: DecodePool, bikes
 
 def test_the_parent_of_the_processes_may_be_killed_while_it_has_none(carphone: Path) -> None:
     with DecodePool(settings(Sampling(2)), workers=1) as pool:
-        (zygote,) = psutil.Process().children()[-1:]
-        zygote.kill()
+        assert pool._zygote is not None
+        pool._zygote._process.kill()
         consumer = Consumer(pool)
         consumer.run([carphone])
         assert isinstance(consumer.ended[0], Finished)
