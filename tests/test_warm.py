@@ -75,6 +75,15 @@ def test_an_error_that_nobody_catches_is_shown() -> None:
     assert process.returncode == 1 and errors.endswith("ZeroDivisionError: division by zero\n")
 
 
+@pytest.mark.parametrize("code", ["None", "True", "256 + 3", "'a word'", "['no', 'number']"])
+def test_whatever_it_exits_with(code: str) -> None:
+    ends = []
+    for popen in (new_interpreter(), WarmPopen):
+        with popen([sys.executable, "-c", f"raise SystemExit({code})"], stderr=subprocess.PIPE, text=True) as process:
+            ends.append((process.communicate()[1], process.returncode))
+    assert ends[0] == ends[1]
+
+
 def test_runs_make_the_same_store(carphone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process with warm decode processes and with others, and as a command line."""
     flags = ("--model", "demo", "--frames", 4, "--batch-size", 4, "--decode-workers", 2, "--device", "cpu")

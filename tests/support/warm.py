@@ -173,7 +173,9 @@ def _run(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
             runpy.run_module(what, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:
-        status = int(end.code or 0)
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if status and not isinstance(end.code, int):
+            print(end.code, file=sys.stderr)
     except BaseException:  # noqa: BLE001 - a fork must never run on into the code of its parent
         traceback.print_exc()
     finally:
